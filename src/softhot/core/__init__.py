@@ -1,0 +1,1 @@
+"""Arithmetic on any array namespace: rules, targets, losses and what they mean."""
