@@ -1,0 +1,458 @@
+"""Labels into targets: checked, smoothed, and dense only when asked.
+
+A target is ``q = (1 - alpha) y + alpha u``; a :class:`Target` keeps ``y``, ``alpha`` and ``u``
+apart, so that class ids never become a one-hot array on the way to a loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from softhot.core.array import (
+    Array,
+    as_arrays,
+    first_true,
+    is_concrete,
+    kind,
+    like,
+    one_hot,
+    position,
+    take_class,
+    widest,
+)
+from softhot.core.check import InputError, Interval, OneOf
+from softhot.core.rule import Base, Rule, Uniform, check_rule
+from softhot.core.weights import PerClass, PerSample
+
+CLASSES = Interval(2, float("inf"), "[)", integer=True)
+KINDS = OneOf("ids", "one_hot", "soft")
+
+
+@dataclass(frozen=True)
+class Target:
+    """The target ``q = (1 - alpha) y + alpha u`` of a batch, in factors.
+
+    Attributes:
+        labels: class ids ``(...)``, or label distributions ``(..., K)``.
+        alpha: weight of ``u``: a number or ``(...)``.
+        prior: ``u``: ``(K,)`` or ``(..., K)``; None for uniform over the allowed classes.
+        num_classes: K.
+        rule: the rule that made it.
+        allowed: ``(..., K)`` booleans, the classes that may have mass; None for all.
+    """
+
+    labels: Array
+    alpha: Any
+    prior: Array | None
+    num_classes: int
+    rule: Base
+    allowed: Array | None = None
+    xp: Any = None
+
+    @property
+    def soft(self) -> bool:
+        """Whether the labels are distributions, not ids."""
+        return kind(self.xp, self.labels) == "real"
+
+    def uniform(self, dtype: Any) -> Array:
+        """Equal mass on every allowed class, ``(K,)`` or ``(..., K)``."""
+        xp = self.xp
+        if self.allowed is None:
+            return like(xp, self.labels, np.full(self.num_classes, 1 / self.num_classes), dtype)
+        allowed = xp.astype(self.allowed, dtype)
+        return allowed / xp.sum(allowed, axis=-1, keepdims=True)
+
+    def label_mass(self, dtype: Any) -> Array:
+        """``y`` as a dense ``(..., K)`` array."""
+        if self.soft:
+            return self.xp.astype(self.labels, dtype)
+        return one_hot(self.xp, self.labels, self.num_classes, dtype)
+
+    def dense(self, dtype: Any = None) -> Array:
+        """The target as an array of shape ``(..., K)``."""
+        xp = self.xp
+        dtype = dtype or (self.labels.dtype if self.soft else xp.asarray(0.5).dtype)
+        prior = self.uniform(dtype) if self.prior is None else xp.astype(self.prior, dtype)
+        alpha = _column(xp, like(xp, self.labels, self.alpha, dtype))
+        return (1 - alpha) * self.label_mass(dtype) + alpha * prior
+
+
+def smooth_labels(
+    labels: Any,
+    rule: Rule | float,
+    *,
+    num_classes: int,
+    kind: str | None = None,
+    axis: int = -1,
+    allowed: Any = None,
+    alpha: Any = None,
+    prior: Any = None,
+    smooth_again: bool = False,
+    dtype: Any = None,
+) -> Array:
+    """The smoothed targets as a dense array.
+
+    Args:
+        labels: class ids ``(...)`` (integers), one-hot rows or label distributions
+            ``(..., K, ...)`` (class axis at ``axis``), for instance from mixup. For multi-hot rows see
+            :func:`softhot.smooth_binary_labels`.
+        rule: a target rule; a number means ``Uniform(number)``.
+        num_classes: K >= 2. Never guessed from the batch.
+        kind: ``"ids"``, ``"one_hot"`` or ``"soft"``; needed only where the array could be read both
+            ways (integers whose last axis has length K).
+        axis: where the class axis is (for distributions) or goes (for ids).
+        allowed: booleans that broadcast to the result: mass only on these classes.
+        alpha: weights ``(...)`` for a rule with :class:`softhot.PerSample`.
+        prior: the distribution a rule takes with the batch, see :class:`softhot.Teacher` and
+            :class:`softhot.Online`.
+        smooth_again: accept labels that look smoothed already.
+        dtype: of the result; that of ``labels`` if they are real, else the namespace's default.
+
+    Returns:
+        Array ``(..., K, ...)`` of the labels' namespace; every row sums to 1.
+
+    Raises:
+        InputError: for ids out of range, rows that don't sum to 1, ambiguous or already smoothed
+            labels, and everything else that would train on something nobody meant.
+
+    >>> smooth_labels([2, 0], 0.1, num_classes=4)
+    array([[0.025, 0.025, 0.925, 0.025],
+           [0.925, 0.025, 0.025, 0.025]])
+    """
+    rule = check_rule(Uniform(rule) if isinstance(rule, float | int) else rule)  # type: ignore[arg-type]
+    if rule.penalties:
+        hint = "Penalties act on logits: leave them to the loss and pass rule.base."
+        raise InputError("rule", "a rule for targets", rule, hint)
+    num_classes = CLASSES.check("num_classes", num_classes)
+    labels, xp = as_arrays("labels", labels)
+    kind = _kind_of(xp, labels, num_classes, kind)
+    axis = check_axis(axis, labels.ndim + (kind == "ids"))
+    if kind != "ids":
+        if axis >= labels.ndim or labels.shape[axis] != num_classes:
+            raise InputError(f"labels.shape[{axis}]", f"num_classes = {num_classes}", labels.shape)
+        labels = xp.moveaxis(labels, axis, -1)
+    if allowed is not None:
+        allowed = _classes_last(xp, "allowed", allowed, axis, labels, kind, num_classes)
+    if prior is not None and rule.base.PRIOR == "by_row":
+        prior = xp.moveaxis(as_arrays("prior", prior)[0], axis, -1)
+    labels = check_labels(xp, labels, num_classes, soft=kind != "ids")
+    target = make_target(
+        *(xp, labels, rule.base, num_classes),
+        allowed=allowed,
+        alpha=alpha,
+        prior=prior,
+        smooth_again=smooth_again,
+    )
+    return xp.moveaxis(target.dense(dtype), -1, axis)
+
+
+def make_target(
+    xp: Any,
+    labels: Array,
+    base: Base,
+    num_classes: int,
+    *,
+    allowed: Array | None = None,
+    alpha: Any = None,
+    prior: Any = None,
+    smooth_again: bool = False,
+    counted: Array | None = None,
+    validate: bool = True,
+) -> Target:
+    """The :class:`Target` of checked labels with the class axis last (see :func:`check_labels`)."""
+    soft = kind(xp, labels) == "real"
+    look = validate and is_concrete(labels, allowed)
+    if look and allowed is not None:
+        _check_allowed(xp, labels, allowed, soft, counted)
+    dtype = labels.dtype if soft else widest(xp)
+    weight, per_class = _alpha(xp, labels, base, num_classes, alpha, soft, dtype)
+    if look and soft and not smooth_again and not _is_zero(weight) and base.PRIOR != "by_row":
+        _check_not_smoothed(xp, labels, counted)
+    k = num_classes if allowed is None else xp.sum(xp.astype(allowed, dtype), axis=-1)
+    weight = _mix(xp, base, weight, k, per_class and soft, look)
+    source = _prior(xp, labels, base, num_classes, prior, dtype, look)
+
+    moved = None  # the mass that leaves each class, where that differs from alpha * labels
+    if per_class and soft:
+        moved = weight * labels
+        total = xp.sum(moved, axis=-1)
+        kept = labels - moved
+        remaining = 1 - total
+        labels = kept / _column(xp, xp.where(remaining > 0, remaining, xp.ones_like(remaining)))
+        weight = total
+    if source is not None and base.PRIOR == "by_class":
+        if soft:
+            source = _mean_rows(xp, labels if moved is None else moved, source)
+        else:
+            source = xp.take(source, xp.reshape(labels, (-1,)), axis=0)
+            source = xp.reshape(source, (*labels.shape, num_classes))
+    if source is not None and allowed is not None:
+        source = _restrict(xp, source, allowed, weight, look, counted)
+    return Target(labels, weight, source, num_classes, base, allowed, xp)
+
+
+def target_matrix(base: Base, num_classes: int) -> np.ndarray | None:
+    """The target of every class, float64 ``(K, K)``; None where it is known only with the batch.
+
+    Smoothing is this linear map: ``q = y @ S`` for any label distribution ``y``.
+    """
+    if base.FROM_BATCH or isinstance(base.alpha, PerSample):
+        return None
+    return make_target(np, np.arange(num_classes), base, num_classes).dense(np.float64)
+
+
+def check_labels(
+    xp: Any,
+    labels: Array,
+    num_classes: int,
+    *,
+    soft: bool,
+    counted: Array | None = None,
+    validate: bool = True,
+) -> Array:
+    """Labels with the class axis last, checked; only rows in ``counted`` are looked at.
+
+    Class ids come back as they are, with 0 where a row is not counted; distributions as reals.
+    """
+    holds = kind(xp, labels)
+    look = validate and is_concrete(labels, counted)
+    if not soft:
+        if holds != "integer":
+            hint = (
+                "Cast them: labels.astype(int)."
+                if holds == "real"
+                else "Class ids are integers 0 .. K - 1."
+            )
+            raise InputError("labels", "class ids of an integer dtype", labels.dtype, hint)
+        if look:
+            wrong = (labels < 0) | (labels >= num_classes)
+            if counted is not None:
+                wrong = wrong & counted
+            if bool(xp.any(wrong)):
+                at = first_true(xp, wrong)
+                hint = "Mark rows to leave out with ignore_index= or where=."
+                allowed = f"a class id in 0 .. {num_classes - 1}"
+                raise InputError(f"labels{position(at)}", allowed, int(labels[at]), hint)
+        return labels if counted is None else xp.where(counted, labels, xp.zeros_like(labels))
+    if holds == "complex":
+        raise InputError("labels", "real", labels.dtype)
+    if holds != "real":
+        labels = xp.astype(labels, xp.asarray(0.5).dtype)
+    if counted is not None:
+        # Whatever a row that does not count holds, NaN too, it must not reach a sum.
+        uniform = xp.full_like(labels, 1 / num_classes)
+        labels = xp.where(xp.expand_dims(counted, axis=-1), labels, uniform)
+    if look:
+        bad = ~(labels >= 0)
+        if bool(xp.any(bad)):
+            at = first_true(xp, bad)
+            raise InputError(f"labels{position(at)}", "a probability >= 0", float(labels[at]))
+        sums = xp.sum(labels, axis=-1, dtype=widest(xp))
+        off = ~(xp.abs(sums - 1) <= 8 * num_classes**0.5 * float(xp.finfo(labels.dtype).eps) + 1e-6)
+        if bool(xp.any(off)):
+            at = first_true(xp, off)
+            hint = (
+                "Divide every row by its sum; independent labels (multi-hot) go to "
+                "softhot.smooth_binary_labels and softhot.binary_cross_entropy."
+            )
+            raise InputError(f"labels{position(at)}", "a row that sums to 1", float(sums[at]), hint)
+    return labels
+
+
+def check_axis(axis: Any, ndim: int) -> int:
+    """``axis`` counted from the front."""
+    axis = Interval(-ndim, ndim - 1, "[]", integer=True).check("axis", axis)
+    return axis % ndim
+
+
+def _kind_of(xp: Any, labels: Array, num_classes: int, stated: str | None) -> str:
+    holds = kind(xp, labels)
+    if stated is not None:
+        return KINDS.check("kind", stated)
+    if holds == "real":
+        if labels.ndim == 0 or num_classes not in labels.shape:
+            hint = "Class ids are integers: cast with labels.astype(int)."
+            raise InputError("labels", "class ids, or rows of K probabilities", labels.dtype, hint)
+        return "soft"
+    if holds == "bool":
+        return "one_hot"
+    if labels.ndim > 1 and labels.shape[-1] == num_classes:
+        hint = 'Say kind="one_hot" or kind="ids".'
+        raise InputError("labels", "readable in one way", tuple(labels.shape), hint)
+    return "ids"
+
+
+def _classes_last(
+    xp: Any, argument: str, mask: Any, axis: int, labels: Array, kind: str, num_classes: int
+) -> Array:
+    mask = check_mask(xp, argument, mask, labels)
+    shape = (*labels.shape, num_classes) if kind == "ids" else tuple(labels.shape)
+    if mask.ndim == len(shape):
+        mask = xp.moveaxis(mask, axis, -1)
+    return broadcast(xp, argument, mask, shape)
+
+
+def check_mask(xp: Any, argument: str, mask: Any, reference: Array) -> Array:
+    """``mask`` as a boolean array beside ``reference``."""
+    mask = like(xp, reference, as_arrays(argument, mask)[0])
+    if kind(xp, mask) != "bool":
+        hint = "Write mask.astype(bool) if 1 means yes."
+        raise InputError(argument, "booleans", mask.dtype, hint)
+    return mask
+
+
+def broadcast(xp: Any, argument: str, array: Array, shape: tuple[int, ...]) -> Array:
+    """``array`` broadcast to ``shape``, or an error that names both shapes."""
+    try:
+        fits = np.broadcast_shapes(tuple(array.shape), shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise InputError(argument, f"of a shape that broadcasts to {shape}", tuple(array.shape))
+    return xp.broadcast_to(array, shape)
+
+
+def _alpha(
+    xp: Any, labels: Array, base: Base, k: int, given: Any, soft: bool, dtype: Any
+) -> tuple[Any, bool]:
+    """The weight as a number, ``(...)``, or (soft labels, per class) ``(K,)``; and if per class."""
+    alpha = base.alpha
+    name = type(base).__name__
+    if isinstance(alpha, PerSample):
+        if given is None:
+            raise InputError("alpha", f"given with the batch, as {name}(PerSample()) says", given)
+        given = like(xp, labels, as_arrays("alpha", given)[0])
+        rows = labels.shape[:-1] if soft else labels.shape
+        if tuple(given.shape) != tuple(rows):
+            raise InputError("alpha", f"one for each row, shape {tuple(rows)}", tuple(given.shape))
+        if kind(xp, given) not in ("real", "integer"):
+            raise InputError("alpha", "real numbers", given.dtype)
+        allowed = base.RANGES["alpha"]
+        assert isinstance(allowed, Interval)
+        if is_concrete(given):
+            for value in (float(xp.min(given)), float(xp.max(given))) if given.size else ():
+                allowed.check("alpha", value)
+        return xp.astype(given, dtype), False
+    if given is not None:
+        hint = f"It is given twice: write {name}(PerSample()) to pass it with the batch."
+        raise InputError("alpha", f"left out, since the rule says {alpha!r}", given, hint)
+    if isinstance(alpha, PerClass):
+        if len(alpha.values) != k:
+            raise InputError(f"{name}.alpha", f"{k} weights, one for each class", len(alpha.values))
+        table = like(xp, labels, np.asarray(alpha.values), dtype)
+        return (table if soft else xp.take(table, xp.reshape(labels, (-1,)))), True
+    return alpha, False
+
+
+def _mix(xp: Any, base: Base, weight: Any, k: Any, by_column: bool, look: bool) -> Any:
+    """The weight in the uniform convention, checked to leave the label on top."""
+    mixed = base.mixing(weight, _column(xp, k) if by_column and not isinstance(k, int) else k)
+    if mixed is weight or not look:
+        return mixed
+    worst = float(xp.max(mixed)) if hasattr(mixed, "shape") else mixed
+    if not worst < 1:
+        fewest = k if isinstance(k, int) else int(xp.min(k))
+        allowed = f"below (K - 1)/K = {(fewest - 1) / fewest:g} for K = {fewest} classes"
+        hint = "From there on a wrong class has as much mass as the right one."
+        raise InputError(f"{type(base).__name__}.alpha", allowed, base.alpha, hint)
+    return mixed
+
+
+def _prior(
+    xp: Any, labels: Array, base: Base, k: int, given: Any, dtype: Any, look: bool
+) -> Array | None:
+    name = type(base).__name__
+    if not base.FROM_BATCH:
+        if given is not None:
+            raise InputError("prior", f"left out: {name} has its own", given)
+        table = base.prior(k)
+        return None if table is None else like(xp, labels, table, dtype)
+    rows = labels.shape[:-1] if kind(xp, labels) == "real" else labels.shape
+    shape = (k, k) if base.PRIOR == "by_class" else (*rows, k)
+    if given is None:
+        raise InputError("prior", f"given with the batch for {name}, shape {tuple(shape)}", None)
+    given = like(xp, labels, as_arrays("prior", given)[0])
+    if tuple(given.shape) != tuple(shape):
+        raise InputError("prior", f"of shape {tuple(shape)} for {name}", tuple(given.shape))
+    if kind(xp, given) != "real":
+        raise InputError("prior", "probabilities of a real dtype", given.dtype)
+    if look and is_concrete(given):
+        sums = xp.sum(given, axis=-1)
+        bad = ~((xp.abs(sums - 1) < 1e-3) & xp.all(given >= 0, axis=-1))
+        if bool(xp.any(bad)):
+            at = first_true(xp, bad)
+            hint = "Pass probabilities, not logits: apply softmax first."
+            allowed = "a row of probabilities >= 0 that sums to 1"
+            raise InputError(f"prior{position(at)}", allowed, float(sums[at]), hint)
+    return base.refine(xp.astype(given, dtype), xp)
+
+
+def _check_allowed(
+    xp: Any, labels: Array, allowed: Array, soft: bool, counted: Array | None
+) -> None:
+    if soft:
+        lost = xp.any((labels > 0) & ~allowed, axis=-1)
+    else:
+        lost = take_class(xp, xp.astype(allowed, xp.int32), labels) == 0
+    if counted is not None:
+        lost = lost & counted
+    if bool(xp.any(lost)):
+        at = first_true(xp, lost)
+        value = "mass on another class" if soft else int(labels[at])
+        hint = "Allow the class, or leave the row out with where=."
+        raise InputError(f"labels{position(at)}", "an allowed class", value, hint)
+
+
+def _check_not_smoothed(xp: Any, labels: Array, counted: Array | None) -> None:
+    """Refuse rows that share one positive least value in all but a few classes."""
+    k = labels.shape[-1]
+    rows = xp.reshape(labels, (-1, k))
+    if counted is not None:
+        rows = xp.take(rows, xp.nonzero(xp.reshape(counted, (-1,)))[0], axis=0)
+    if rows.shape[0] < (2 if k == 2 else 1):
+        return
+    least = xp.min(rows, axis=-1, keepdims=True)
+    floor = xp.min(least)
+    same = bool(xp.all(xp.abs(least - floor) <= 1e-3 * floor)) and bool(floor > 0)
+    level = xp.sum(xp.astype(xp.abs(rows - least) <= 1e-3 * least, xp.int32), axis=-1)
+    flat = bool(xp.all(level == k))
+    if same and not flat and bool(xp.all(level >= max(k - 2, 1))):
+        hint = "Pass hard labels, or alpha 0, or smooth_again=True if you mean to smooth twice."
+        allowed = "not smoothed already"
+        raise InputError("labels", allowed, f"a least value of {float(floor):g} in every row", hint)
+
+
+def _restrict(
+    xp: Any, prior: Array, allowed: Array, weight: Any, look: bool, counted: Array | None
+) -> Array:
+    prior = xp.where(allowed, prior, xp.zeros_like(prior))
+    total = xp.sum(prior, axis=-1)
+    empty = ~(total > 0)
+    if look:
+        missing = empty & (like(xp, prior, weight) != 0)
+        if counted is not None:
+            missing = missing & counted
+        if bool(xp.any(missing)):
+            at = first_true(xp, missing)
+            hint = "Allow a class that the prior gives mass to."
+            raise InputError(f"allowed{position(at)}", "where the prior has mass", 0.0, hint)
+    return prior / _column(xp, xp.where(empty, xp.ones_like(total), total))
+
+
+def _mean_rows(xp: Any, weights: Array, rows: Array) -> Array:
+    """``weights @ rows`` with each result row divided by its weight (0 stays 0)."""
+    total = xp.sum(weights, axis=-1)
+    total = xp.where(total > 0, total, xp.ones_like(total))
+    flat = xp.reshape(weights, (-1, weights.shape[-1]))
+    return xp.reshape(flat @ rows, weights.shape) / _column(xp, total)
+
+
+def _column(xp: Any, rows: Any) -> Any:
+    return xp.expand_dims(rows, axis=-1) if getattr(rows, "ndim", 0) else rows
+
+
+def _is_zero(weight: Any) -> bool:
+    return isinstance(weight, float) and weight == 0
