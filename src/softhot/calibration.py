@@ -7,6 +7,8 @@ accuracy, never changes (Guo et al. 2017, "On calibration of modern neural netwo
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from softhot.core.check import Interval
@@ -43,17 +45,15 @@ def fit_temperature(predictions: Predictions) -> float:
         return TEMPERATURE.low
     if _slope(predictions, low)[0] >= 0:
         return TEMPERATURE.high
-    b = 1.0
-    for _ in range(200):
+    b, step = 1.0, np.inf
+    while abs(step) > 1e-12 * b:
         slope, curvature = _slope(predictions, b)
-        if slope == 0:
-            break
         low, high = (b, high) if slope < 0 else (low, b)
         newton = b - slope / curvature if curvature > 0 else low
-        step = newton if low < newton < high else (low * high) ** 0.5
-        if abs(step - b) <= 1e-12 * b:
-            break
-        b = step
+        # Newton alone creeps where the slope falls exponentially: its steps must halve.
+        good = low < newton < high and abs(newton - b) <= abs(step) / 2
+        to = newton if good else (low * high) ** 0.5
+        b, step = to, to - b
     return 1 / b
 
 
@@ -72,7 +72,7 @@ def apply_temperature(predictions: Predictions, temperature: float) -> Predictio
         part = z[block]
         part -= part.max(axis=1, keepdims=True)
         part -= np.log(np.exp(part).sum(axis=1, keepdims=True))
-    return predictions._replace_log_probs(z)
+    return replace(predictions, log_probs=z)
 
 
 def _flat(predictions: Predictions) -> bool:

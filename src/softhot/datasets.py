@@ -8,6 +8,7 @@ from the training rows alone.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from softhot.core.check import InputError, Interval, OneOf
 
 __all__ = ["DATASETS", "Dataset", "DatasetInfo", "Split", "load", "split"]
 
-SEED = Interval(0, 2**63 - 1, integer=True)
+SEED = Interval(0, math.inf, "[)", integer=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,19 +51,23 @@ class Dataset:
         if features.ndim != 2 or 0 in features.shape or features.dtype.kind not in "fiu":
             found = f"shape {features.shape}, dtype {features.dtype}"
             raise InputError("features", "real numbers of shape (N, D)", found)
+        with np.errstate(over="ignore"):
+            features = np.ascontiguousarray(features, np.float32)
         if not np.isfinite(features).all():
             row = int((~np.isfinite(features).all(axis=1)).argmax())
             hint = "Fill in or drop what is missing."
-            raise InputError(f"features[{row}]", "finite", features[row], hint)
+            raise InputError(f"features[{row}]", "finite in float32", features[row], hint)
         if labels.shape != features.shape[:1] or labels.dtype.kind not in "iu":
             found = f"shape {labels.shape}, dtype {labels.dtype}"
             raise InputError("labels", f"integers of shape ({len(features)},)", found)
+        if len(self.class_names) < 2:
+            raise InputError("class_names", "two names or more", self.class_names)
         if (bad := (labels < 0) | (labels >= len(self.class_names))).any():
             row = int(bad.argmax())
             allowed = f"an integer in [0, {len(self.class_names) - 1}]"
             hint = "There is one class name for each class."
             raise InputError(f"labels[{row}]", allowed, int(labels[row]), hint)
-        object.__setattr__(self, "features", np.ascontiguousarray(features, np.float32))
+        object.__setattr__(self, "features", features)
         object.__setattr__(self, "labels", np.ascontiguousarray(labels, np.int64))
         object.__setattr__(self, "class_names", tuple(self.class_names))
 
@@ -193,6 +198,8 @@ def split(dataset: Dataset, train: int, validation: int, test: int, seed: int) -
     >>> len(parts.train), len(parts.validation), len(parts.test), parts.digest[:8]
     (60, 40, 78, 'f31d42bb')
     """
+    if not isinstance(dataset, Dataset):
+        raise InputError("dataset", "a Dataset", dataset, "Get one with load(name).")
     rows = len(dataset)
     sizes = {"train": train, "validation": validation, "test": test}
     for argument, size in sizes.items():

@@ -99,10 +99,13 @@ class Predictions:
                 -np.inf,
                 "Use Predictions.from_logits or Predictions.from_probs, which apply a floor.",
             )
-        for name, array in (("log_probs", log_probs), ("labels", labels)):
-            view = array.view()
-            view.flags.writeable = False
-            object.__setattr__(self, name, view)
+        predicted = log_probs.argmax(axis=1) if self._predicted is None else self._predicted
+        for name, array in (
+            ("log_probs", log_probs),
+            ("labels", labels),
+            ("_predicted", predicted),
+        ):
+            object.__setattr__(self, name, _frozen(array.view()))
 
     @classmethod
     def from_logits(cls, logits: Any, labels: Any) -> Predictions:
@@ -161,10 +164,6 @@ Logits go to Predictions.from_logits.
             log_probs[zero] = _log_softmax(log_probs[zero])
         return cls(log_probs, labels, int(zero.sum()), zero, predicted)
 
-    def _replace_log_probs(self, log_probs: np.ndarray) -> Predictions:
-        """Other probabilities in the same order of classes, row by row: same predictions."""
-        return Predictions(log_probs, self.labels, self.floored, self._floored_rows, self.predicted)
-
     def __len__(self) -> int:
         """N."""
         return len(self.labels)
@@ -197,15 +196,15 @@ Logits go to Predictions.from_logits.
         """(N, K) probabilities. No metric needs them: at large K, mind the memory."""
         return _frozen(np.exp(self.log_probs))
 
-    @cached_property
+    @property
     def predicted(self) -> np.ndarray:
         """(N,) most probable class; among equals the lowest id, as :func:`numpy.argmax`.
 
         Taken from the logits or probabilities given, so that no rounding in the logarithm and no
         temperature can change it.
         """
-        given = self._predicted
-        return _frozen(self.log_probs.argmax(axis=1) if given is None else given)
+        assert self._predicted is not None  # __post_init__ fills it in
+        return self._predicted
 
     @cached_property
     def confidence(self) -> np.ndarray:
@@ -240,7 +239,8 @@ def nll(predictions: Predictions) -> float:
     a floor above 0. One row with probability 0 would make it infinite, hence
     ``Predictions.floored``. Unlike Brier it punishes confident errors without bound.
     """
-    return -float(predictions.log_probs[_rows(predictions), predictions.labels].mean())
+    true = predictions.log_probs[np.arange(len(predictions)), predictions.labels]
+    return 0.0 - float(true.mean())  # not -mean, which is -0.0 for perfect rows
 
 
 def brier(predictions: Predictions) -> float:
@@ -268,8 +268,8 @@ def ece(predictions: Predictions) -> float:
     the first. Naeini, Cooper and Hauskrecht 2015; Guo et al. 2017, "On calibration of modern
     neural networks".
 
-    Pitfalls: biased upwards when bins hold few rows; no proper score (predicting the class
-    frequencies always reaches 0); hides the sign, so read it beside :func:`gap`, which label
+    Pitfalls: biased upwards when bins hold few rows; no proper score (giving every row
+    the class frequencies reaches 0); hides the sign, so read it beside :func:`gap`, which label
     smoothing flips; sees the top class only.
     """
     return reliability(predictions, 15, "width").ece
@@ -440,10 +440,6 @@ def row_blocks(matrix: np.ndarray) -> Iterator[slice]:
     """Slices of rows small enough for temporaries, whatever K."""
     step = max(1, _BLOCK // matrix.shape[1])
     return (slice(start, start + step) for start in range(0, len(matrix), step))
-
-
-def _rows(predictions: Predictions) -> np.ndarray:
-    return np.arange(len(predictions))
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
