@@ -4,12 +4,29 @@ Importing softhot loads NumPy and no framework. Adapters are modules named by fr
 (``softhot.torch``); the study, the metrics and the command are modules of their own.
 """
 
+from softhot.core.binary import Bernoulli as Bernoulli
+from softhot.core.binary import MassPreserving as MassPreserving
+from softhot.core.binary import OneSided as OneSided
+from softhot.core.binary import Platt as Platt
+from softhot.core.binary import Prevalence as Prevalence
+from softhot.core.binary import binary_cross_entropy as binary_cross_entropy
+from softhot.core.binary import (
+    binary_cross_entropy_and_gradient as binary_cross_entropy_and_gradient,
+)
+from softhot.core.binary import smooth_binary_labels as smooth_binary_labels
 from softhot.core.check import InputError as InputError
 from softhot.core.check import SofthotWarning as SofthotWarning
+from softhot.core.conventions import CONVENTIONS as CONVENTIONS
+from softhot.core.conventions import convert_alpha as convert_alpha
+from softhot.core.explain import Explanation as Explanation
+from softhot.core.explain import explain as explain
+from softhot.core.inverse import desmooth as desmooth
 from softhot.core.losses import cross_entropy as cross_entropy
 from softhot.core.losses import cross_entropy_and_gradient as cross_entropy_and_gradient
+from softhot.core.online import OnlineMeans as OnlineMeans
 from softhot.core.rule import Rule as Rule
 from softhot.core.rule import Uniform as Uniform
+from softhot.core.rule import rule_from_dict as rule_from_dict
 from softhot.core.rules import RULES as RULES
 from softhot.core.rules import ConfidencePenalty as ConfidencePenalty
 from softhot.core.rules import Focal as Focal
@@ -22,7 +39,6 @@ from softhot.core.rules import Others as Others
 from softhot.core.rules import Prior as Prior
 from softhot.core.rules import Similarity as Similarity
 from softhot.core.rules import Teacher as Teacher
-from softhot.core.rules import rule_from_dict as rule_from_dict
 from softhot.core.targets import Target as Target
 from softhot.core.targets import smooth_labels as smooth_labels
 from softhot.core.weights import PerClass as PerClass

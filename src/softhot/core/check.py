@@ -85,7 +85,7 @@ class Interval:
             or type(value).__name__ == "bool"
         ):
             return False
-        x = float(value)  # type: ignore[arg-type]
+        x = float(value)
         above = x > self.low or (self.closed[0] == "[" and x == self.low)
         below = x < self.high or (self.closed[1] == "]" and x == self.high)
         return (

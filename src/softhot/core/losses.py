@@ -257,7 +257,7 @@ class _Batch:
 
 def warn_if_optimum_moves(base: Base, weight: Array, num_classes: int, target: Target) -> None:
     """Warn if weighting every class's share makes a wrong class the best prediction for a row."""
-    q = target_matrix(base, num_classes)
+    q = None if base.FROM_BATCH else target_matrix(base, num_classes)
     if q is None:
         q = np.asarray(target.dense()).reshape(-1, num_classes)
     w = np.asarray(weight, dtype=np.float64)

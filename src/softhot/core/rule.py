@@ -12,15 +12,17 @@ Throughout: K classes, logits ``z``, ``p = softmax(z)``, ``y`` the true class, `
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from softhot.core.check import InputError, Interval, OneOf
-from softhot.core.weights import Alpha, Schedule, check_alpha
+from softhot.core.weights import Alpha, Schedule, check_alpha, weight_from_dict
 
 SHARE = Interval(0, 1, "[)")
+ABSTRACT = ("Base", "Penalty", "Composite", "BinaryRule")
 FULL_SHARE = Interval(0, 1, "[]")
 POSITIVE = Interval(0, math.inf, "()")
 NOT_NEGATIVE = Interval(0, math.inf, "[)")
@@ -30,6 +32,11 @@ class Rule:
     """What all rules share: checks, ``+``, schedules, and the way to JSON and back."""
 
     RANGES: ClassVar[dict[str, Interval | OneOf]] = {}
+    known: ClassVar[dict[str, type[Rule]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        if cls.__name__ not in ABSTRACT:
+            Rule.known[cls.__name__] = cls
 
     def __post_init__(self) -> None:
         for name, allowed in self.RANGES.items():
@@ -48,6 +55,10 @@ class Rule:
     @property
     def penalties(self) -> tuple[Penalty, ...]:
         """The parts added to the cross entropy."""
+        raise NotImplementedError
+
+    def terms(self, row: Any) -> tuple[Any, dict[Any, Any]]:
+        """Loss of each row and its partial derivatives with respect to the row statistics."""
         raise NotImplementedError
 
     def __add__(self, other: Rule) -> Rule:
@@ -120,7 +131,7 @@ class Base(Rule):
         return prior
 
     def terms(self, row: Any) -> tuple[Any, dict[Any, Any]]:
-        """Loss of each row and its partial derivatives with respect to the row statistics.
+        """Loss and partials of a row.
 
         Cross entropy with target ``q`` of total mass ``m`` (1 unless class weights enter it) is
         ``m lse(z) - (1 - alpha) <y, z> - alpha <u, z>``: linear, so the partials are the
@@ -165,10 +176,6 @@ class Penalty(Rule):
     def penalties(self) -> tuple[Penalty, ...]:
         return (self,)
 
-    def terms(self, row: Any) -> tuple[Any, dict[Any, Any]]:
-        """As :meth:`Base.terms`."""
-        raise NotImplementedError
-
 
 @dataclass(frozen=True, repr=False)
 class Composite(Rule):
@@ -196,6 +203,29 @@ class Composite(Rule):
 
 
 HARD = Uniform(0.0)
+
+
+def rule_from_dict(data: Mapping[str, Any]) -> Rule:
+    """The rule that :meth:`Rule.to_dict` wrote.
+
+    >>> rule_from_dict({"rule": "Uniform", "alpha": 0.2})
+    Uniform(alpha=0.2)
+    """
+    if not isinstance(data, Mapping) or "rule" not in data:
+        raise InputError("rule", "a mapping with the key 'rule'", data)
+    values = {key: value for key, value in data.items() if key != "rule"}
+    if data["rule"] == "Composite":
+        parts = values.get("parts")
+        if not isinstance(parts, list | tuple) or len(parts) < 1 or set(values) != {"parts"}:
+            raise InputError("rule", "'Composite' with a list of 'parts'", data)
+        base, *added = map(rule_from_dict, parts)
+        return sum(added, Composite(base.base, base.penalties))
+    cls = Rule.known[OneOf(*Rule.known, "Composite").check("rule", data["rule"])]
+    for key in values:
+        OneOf(*(f.name for f in fields(cls))).check(f"a field of {cls.__name__}", key)  # type: ignore[arg-type]
+    if isinstance(values.get("alpha"), Mapping):
+        values["alpha"] = weight_from_dict(values["alpha"])
+    return cls(**values)
 
 
 def check_rule(rule: Any) -> Rule:

@@ -4,15 +4,14 @@
 Uniform(alpha=0.1) + ConfidencePenalty(beta=0.1, threshold=None)
 
 First the rules for targets, then the penalties. A new one is a dataclass here, with its formula,
-paper and how it differs from its neighbours, a place in ``RULES``, and a line in
-``tests/cases.py``; every law, namespace and adapter then runs on it. Words and symbols: :mod:`softhot.core.rule`.
+paper and how it differs from its neighbours, and a line in ``tests/cases.py``; every law, namespace
+and adapter then runs on it. Words and symbols: :mod:`softhot.core.rule`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -25,14 +24,13 @@ from softhot.core.rule import (
     POSITIVE,
     SHARE,
     Base,
-    Composite,
     Penalty,
     Rule,
-    Uniform,
     numbers,
     sized,
 )
-from softhot.core.weights import WEIGHTS, Alpha, Schedule
+from softhot.core.rule import Uniform as Uniform
+from softhot.core.weights import Alpha, Schedule
 
 
 @dataclass(frozen=True)
@@ -372,7 +370,7 @@ class MaxSup(Penalty):
             raise InputError("MaxSup.alpha", "a number or a Schedule", self.alpha)
 
     def terms(self, row: Any) -> tuple[Any, dict[Any, Any]]:
-        return row.linear(max=self.alpha, mean=-self.alpha)
+        return row.linear(max=self.alpha, mean=-self.alpha)  # type: ignore[operator]
 
 
 @dataclass(frozen=True)
@@ -399,44 +397,8 @@ class Margin(Penalty):
 
 
 RULES: dict[str, type[Rule]] = {
-    rule.__name__: rule
-    for rule in (
-        *(Uniform, Others, Prior, Similarity, Ordinal, Online, Teacher, NegativeUniform, Focal),
-        *(ConfidencePenalty, MaxSup, Margin),
-    )
+    name: rule for name, rule in Rule.known.items() if issubclass(rule, Base | Penalty)
 }
-
-
-def rule_from_dict(data: Mapping[str, Any]) -> Rule:
-    """The rule that :meth:`Rule.to_dict` wrote.
-
-    >>> rule_from_dict({"rule": "Others", "alpha": 0.2})
-    Others(alpha=0.2)
-    """
-    if not isinstance(data, Mapping) or "rule" not in data:
-        raise InputError("rule", "a mapping with the key 'rule'", data)
-    values = {key: value for key, value in data.items() if key != "rule"}
-    if data["rule"] == "Composite":
-        parts = values.get("parts")
-        if not isinstance(parts, list | tuple) or not parts or set(values) != {"parts"}:
-            raise InputError("rule", "'Composite' with a list of 'parts'", data)
-        total, *rest = map(rule_from_dict, parts)
-        for part in rest:
-            total = total + part
-        return total if isinstance(total, Composite) else Composite(total.base, total.penalties)
-    cls = RULES[OneOf(*RULES, "Composite").check("rule", data["rule"])]
-    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    for key in values:
-        OneOf(*known).check(f"a field of {cls.__name__}", key)
-    if isinstance(values.get("alpha"), Mapping):
-        values["alpha"] = _weight_from_dict(values["alpha"])
-    return cls(**values)
-
-
-def _weight_from_dict(data: Mapping[str, Any]) -> Any:
-    if data.get("weight") not in WEIGHTS:
-        raise InputError("alpha", "a number or " + str(OneOf(*WEIGHTS)), data)
-    return WEIGHTS[data["weight"]](**{k: v for k, v in data.items() if k != "weight"})
 
 
 @lru_cache(maxsize=16)

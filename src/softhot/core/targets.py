@@ -97,8 +97,8 @@ def smooth_labels(
 
     Args:
         labels: class ids ``(...)`` (integers), one-hot rows or label distributions
-            ``(..., K, ...)`` (class axis at ``axis``), for instance from mixup. For multi-hot rows see
-            :func:`softhot.smooth_binary_labels`.
+            ``(..., K, ...)`` (class axis at ``axis``), for instance from mixup. Multi-hot rows go
+            to :func:`softhot.smooth_binary_labels`.
         rule: a target rule; a number means ``Uniform(number)``.
         num_classes: K >= 2. Never guessed from the batch.
         kind: ``"ids"``, ``"one_hot"`` or ``"soft"``; needed only where the array could be read both
@@ -122,7 +122,7 @@ def smooth_labels(
     array([[0.025, 0.025, 0.925, 0.025],
            [0.925, 0.025, 0.025, 0.025]])
     """
-    rule = check_rule(Uniform(rule) if isinstance(rule, float | int) else rule)  # type: ignore[arg-type]
+    rule = check_rule(Uniform(rule) if isinstance(rule, float | int) else rule)
     if rule.penalties:
         hint = "Penalties act on logits: leave them to the loss and pass rule.base."
         raise InputError("rule", "a rule for targets", rule, hint)
@@ -194,14 +194,17 @@ def make_target(
     return Target(labels, weight, source, num_classes, base, allowed, xp)
 
 
-def target_matrix(base: Base, num_classes: int) -> np.ndarray | None:
-    """The target of every class, float64 ``(K, K)``; None where it is known only with the batch.
+def target_matrix(base: Base, num_classes: int, prior: Any = None) -> np.ndarray | None:
+    """The target of every class, float64 ``(K, K)``; None where it differs from row to row.
 
-    Smoothing is this linear map: ``q = y @ S`` for any label distribution ``y``.
+    Smoothing is this linear map: ``q = y @ matrix`` for any label distribution ``y``.
     """
-    if base.FROM_BATCH or isinstance(base.alpha, PerSample):
+    if base.PRIOR == "by_row" or isinstance(base.alpha, PerSample):
         return None
-    return make_target(np, np.arange(num_classes), base, num_classes).dense(np.float64)
+    if base.FROM_BATCH:
+        prior = np.asarray(as_arrays("prior", [] if prior is None else prior)[0])
+    ids = np.arange(num_classes)
+    return make_target(np, ids, base, num_classes, prior=prior).dense(np.float64)
 
 
 def check_labels(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 
-from softhot.core.check import InputError, Interval, SofthotWarning
+from softhot.core.check import InputError, Interval, OneOf, SofthotWarning
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,16 @@ class Schedule:
 
 
 Alpha = float | PerClass | PerSample | Schedule
-WEIGHTS = {cls.__name__: cls for cls in (PerClass, PerSample, Schedule)}
+WEIGHTS: dict[str, type] = {cls.__name__: cls for cls in (PerClass, PerSample, Schedule)}
+
+
+def weight_from_dict(data: Mapping[str, Any]) -> Any:
+    """The weight that ``to_dict`` wrote."""
+    cls = WEIGHTS[OneOf(*WEIGHTS).check("alpha['weight']", data.get("weight"))]
+    values = {key: value for key, value in data.items() if key != "weight"}
+    for key in values:
+        OneOf(*(f.name for f in fields(cls)), "weight").check(f"a field of {cls.__name__}", key)
+    return cls(**values)
 
 
 def check_alpha(rule: str, alpha: Any, allowed: Interval) -> Any:

@@ -1,0 +1,181 @@
+"""What a rule does, in numbers: its targets, where its loss is least, and how low that is."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from softhot.core.check import InputError
+from softhot.core.losses import cross_entropy_and_gradient
+from softhot.core.rule import Rule, Uniform, check_rule
+from softhot.core.rules import Focal, NegativeUniform
+from softhot.core.targets import CLASSES, target_matrix
+
+Number = float | tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a rule asks of a model, on data without noise.
+
+    A number holds for every class; where classes differ it is a tuple of K.
+
+    Attributes:
+        rule: its repr.
+        num_classes: K.
+        on: target of the true class.
+        off: the largest target of another class.
+        logit_gap: true logit minus the largest other, where the loss is least; may be inf.
+        loss_floor: the least loss, in nats; -inf if there is none.
+        entropy: of the prediction at that optimum, in nats.
+        confidence: its largest probability: what a fully trained model says when it is right.
+        flip_ratio: with class weights that enter the target (torch's way), the ratio of a wrong
+            class's weight to the true one's from which the wrong class is the best prediction.
+        notes: what else to know.
+    """
+
+    rule: str
+    num_classes: int
+    on: Number
+    off: Number
+    logit_gap: Number | None
+    loss_floor: Number | None
+    entropy: Number | None
+    confidence: Number | None
+    flip_ratio: Number
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [f"{self.rule} over {self.num_classes} classes"]
+        for label, value, unit in (
+            ("target of the true class", self.on, ""),
+            ("largest target of another", self.off, ""),
+            ("logit gap at the optimum", self.logit_gap, ""),
+            ("least loss", self.loss_floor, " nats"),
+            ("entropy at the optimum", self.entropy, " nats"),
+            ("confidence at the optimum", self.confidence, ""),
+            ("class-weight ratio that flips", self.flip_ratio, ""),
+        ):
+            lines.append(f"  {label:<30} {_show(value)}{unit if value is not None else ''}")
+        return "\n".join([*lines, *(f"  {note}" for note in self.notes)])
+
+
+def explain(rule: Rule | float, num_classes: int, *, prior: Any = None) -> Explanation:
+    """What ``rule`` does with K classes.
+
+    Args:
+        rule: any rule; a number means ``Uniform(number)``.
+        num_classes: K >= 2.
+        prior: the ``(K, K)`` prior of :class:`softhot.Online`.
+
+    Raises:
+        InputError: for rules whose target differs from sample to sample.
+
+    >>> print(explain(0.1, 10))
+    Uniform(alpha=0.1) over 10 classes
+      target of the true class       0.91
+      largest target of another      0.01
+      logit gap at the optimum       4.51086
+      least loss                     0.500288 nats
+      entropy at the optimum         0.500288 nats
+      confidence at the optimum      0.91
+      class-weight ratio that flips  91
+    """
+    rule = check_rule(Uniform(rule) if isinstance(rule, float | int) else rule)
+    k = CLASSES.check("num_classes", num_classes)
+    base = rule.base
+    if base.PRIOR == "uniform" and isinstance(base.alpha, float):
+        weight = float(base.mixing(base.alpha, k))
+        on, off = np.array([1 - weight + weight / k]), np.array([weight / k])
+        entropy = _entropy(on) + (k - 1) * _entropy(off)
+    else:
+        matrix = target_matrix(base, k, prior)
+        if matrix is None:
+            hint = "Explain it for one weight: the rule with a number as alpha."
+            raise InputError("rule", "one whose target depends on the class alone", rule, hint)
+        on = np.diag(matrix).copy()
+        entropy = _entropy(matrix).sum(axis=1)
+        np.fill_diagonal(matrix, -math.inf)
+        off = matrix.max(axis=1)
+    with np.errstate(divide="ignore"):
+        ratio = on / np.maximum(off, 0.0)
+        gap = np.log(ratio)
+    notes: list[str] = []
+    floor: np.ndarray | None = entropy
+    confidence: np.ndarray | None = np.maximum(on, off)
+    if isinstance(base, NegativeUniform):
+        ratio = gap = np.array([math.inf])
+        floor, entropy, confidence = np.array([-math.inf]), np.zeros(1), np.ones(1)
+        notes.append("The loss has no lower bound: give it the noise rate and a warmed-up model.")
+    if rule.penalties or isinstance(base, Focal):
+        if len(on) > 1 or isinstance(base, NegativeUniform):
+            gap = floor = entropy = confidence = None
+            notes.append("With these penalties the optimum has no closed form.")
+        else:
+            gap, floor, entropy, confidence = _symmetric_optimum(rule, k)
+    return Explanation(
+        rule=repr(rule),
+        num_classes=k,
+        on=_number(on),
+        off=_number(off),
+        logit_gap=_number(gap),
+        loss_floor=_number(floor),
+        entropy=_number(entropy),
+        confidence=_number(confidence),
+        flip_ratio=_number(ratio),
+        notes=tuple(notes),
+    )
+
+
+def _symmetric_optimum(rule: Rule, k: int) -> tuple[np.ndarray, ...]:
+    """Where the loss is least among logits ``(d, 0, ..., 0)``: by symmetry, least of all."""
+
+    def at(d: float) -> tuple[float, float]:
+        logits = np.zeros((1, k))
+        logits[0, 0] = d
+        loss, gradient = cross_entropy_and_gradient(logits, np.array([0]), rule, validate=False)
+        return float(loss[0]), float(gradient[0, 0])
+
+    low, high = 0.0, 700.0
+    if at(high)[1] < 0 or at(high)[0] <= 1e-12:
+        return np.array([math.inf]), np.array([at(high)[0]]), np.zeros(1), np.ones(1)
+    for _ in range(80):
+        middle = (low + high) / 2
+        low, high = (middle, high) if at(middle)[1] < 0 else (low, middle)
+    d = (low + high) / 2
+    wrong = math.exp(-d)
+    p = np.array([1.0, wrong]) / (1 + (k - 1) * wrong)
+    entropy = _entropy(p[:1]) + (k - 1) * _entropy(p[1:])
+    return np.array([d]), np.array([at(d)[0]]), entropy, p[:1]
+
+
+def _entropy(q: np.ndarray) -> np.ndarray:
+    """``-q log q``, 0 at 0."""
+    return -q * np.log(np.where(q > 0, q, 1.0))
+
+
+def _number(values: np.ndarray | None) -> Any:
+    if values is None:
+        return None
+    if (
+        np.ptp(values[np.isfinite(values)]) < 1e-12
+        if np.isfinite(values).all()
+        else len(values) == 1
+    ):
+        return float(values[0])
+    return tuple(values.tolist())
+
+
+def _show(value: Number | None) -> str:
+    if value is None:
+        return "not known in closed form"
+    if isinstance(value, tuple):
+        return f"{min(value):.6g} to {max(value):.6g}"
+    return f"{value:.6g}"
