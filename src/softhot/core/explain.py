@@ -143,10 +143,14 @@ def _symmetric_optimum(rule: Rule, k: int) -> tuple[np.ndarray, ...]:
         loss, gradient = cross_entropy_and_gradient(logits, np.array([0]), rule, validate=False)
         return float(loss[0]), float(gradient[0, 0])
 
-    low, high = 0.0, 700.0
-    if at(high)[1] < 0 or at(high)[0] <= 1e-12:
-        return np.array([math.inf]), np.array([at(high)[0]]), np.zeros(1), np.ones(1)
-    for _ in range(80):
+    # The slope is negative from 0 on; where it turns positive is the optimum. Plain cross entropy
+    # never turns, and far out both loss and slope underflow to 0.
+    grid = np.linspace(0.5, 40.0, 80)
+    high = next((float(d) for d in grid if at(d)[1] > 0), math.inf)
+    if high == math.inf:
+        return np.array([math.inf]), np.zeros(1), np.zeros(1), np.ones(1)
+    low = 0.0
+    for _ in range(60):
         middle = (low + high) / 2
         low, high = (middle, high) if at(middle)[1] < 0 else (low, middle)
     d = (low + high) / 2
