@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.optimize
 import sklearn.calibration
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 import softhot.calibration as C
@@ -52,6 +52,7 @@ def test_doctests():
 @given(problems)
 def test_no_other_temperature_is_better(p):
     t = fit_temperature(p)
+    assert type(t) is float
     assert TEMPERATURE.low <= t <= TEMPERATURE.high
     best = nll_at(p, t)
     grid = np.geomspace(TEMPERATURE.low, TEMPERATURE.high, 40)
@@ -110,8 +111,8 @@ def test_two_classes_have_a_closed_form(gap, right):
     assert fit_temperature(p) == pytest.approx(min(max(t, 0.05), 20), rel=1e-11)
 
 
-def test_one_confident_error_among_many_sure_rows_is_found_without_creeping(monkeypatch):
-    """The slope falls exponentially in 1/T here, where Newton alone needs thousands of steps."""
+def test_slopes_that_fall_exponentially_take_few_steps(monkeypatch):
+    """In 1/T each gap has a scale of its own, where unguarded Newton steps all have one length."""
     calls = []
     slope = C._slope
     monkeypatch.setattr(C, "_slope", lambda p, b: calls.append(b) or slope(p, b))
@@ -119,7 +120,7 @@ def test_one_confident_error_among_many_sure_rows_is_found_without_creeping(monk
     t = fit_temperature(p)
     # 999 * 90 exp(-90 b) = 1e-6 / 2 nearly
     assert 90 / t == pytest.approx(math.log(999 * 90 / 0.5e-6), rel=1e-6)
-    assert len(calls) < 80
+    assert len(calls) < 20
 
 
 # --- The ends ----------------------------------------------------------------------------------
@@ -175,18 +176,14 @@ def test_no_temperature_moves_a_prediction_that_rounding_would():
     assert apply_temperature(p, 20.0).correct.tolist() == [True]
 
 
-@given(problems, st.floats(0.1, 10))
-def test_fit_after_apply_divides(p, t):
-    fitted = fit_temperature(p)
-    assume(0.06 < fitted < 19 and 0.06 < fitted / t < 19)
-    # Only where the NLL has a distinct minimum does its place survive the rounding of the logits.
-    assume(C._slope(p, 1 / fitted)[1] / fitted**2 > 1e-6)
-    assert fit_temperature(apply_temperature(p, t)) == pytest.approx(fitted / t, rel=1e-6)
+@given(st.integers(0, 2**32 - 1), st.floats(0.5, 2), st.floats(0.25, 4))
+def test_fit_after_apply_divides(seed, scale, t):
+    p = drawn(seed, n=300, scale=scale)  # the best temperature is near `scale`, far from the ends
+    assert fit_temperature(apply_temperature(p, t)) == pytest.approx(fit_temperature(p) / t)
 
 
-@given(problems, st.floats(0.05, 20), st.floats(0.05, 20))
+@given(problems, st.floats(0.25, 4), st.floats(0.25, 4))
 def test_temperatures_multiply(p, s, t):
-    assume(TEMPERATURE.low <= s * t <= TEMPERATURE.high)
     twice = apply_temperature(apply_temperature(p, s), t).log_probs
     assert twice == pytest.approx(apply_temperature(p, s * t).log_probs, rel=1e-9, abs=1e-9)
 

@@ -381,7 +381,7 @@ def test_one_row_one_class_present():
 def test_a_vocabulary_of_classes_in_bounded_memory():
     import tracemalloc
 
-    n, k = 24, 262_144
+    n, k = 48, 262_144
     logits = np.zeros((n, k), np.float32)
     labels = np.arange(n)
     logits[labels, labels] = 10
@@ -391,7 +391,7 @@ def test_a_vocabulary_of_classes_in_bounded_memory():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert s["nll"] == pytest.approx(math.log1p((k - 1) * math.exp(-10)))
-    assert peak < 2.5 * p.log_probs.nbytes
+    assert peak < 1.5 * p.log_probs.nbytes
 
 
 # --- What is refused ---------------------------------------------------------------------------
@@ -416,8 +416,10 @@ NAN = math.nan
         ([["a", "b"]], [0], ["real numbers"]),
         ([[True, False]], [0], ["real numbers", "bool"]),
         ([[1j, 0]], [0], ["real numbers", "complex"]),
+        (np.ma.masked_less([[-1.0, 1.0]], 0), [0], ["logits", "masked entries"]),
         ([[None, 1]], [0], ["real numbers", "object"]),
         (GOOD, [0, 2], ["labels[1]", "[0, 1]", "got 2"]),
+        (GOOD, [0, -1], ["labels[1]", "got -1"]),
         (GOOD, [-100, 0], ["labels[0]", "-100", "ignore"]),
         (GOOD, np.array([0, 2**63], np.uint64), ["labels[1]", "9223372036854775808"]),
         (GOOD, [0.0, 1.0], ["labels", "integers", "float64"]),

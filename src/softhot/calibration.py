@@ -16,7 +16,7 @@ from softhot.metrics import Predictions, check_predictions, row_blocks
 
 __all__ = ["TEMPERATURE", "apply_temperature", "fit_temperature"]
 
-TEMPERATURE = Interval(0.05, 20)
+TEMPERATURE = Interval(0.05, 20.0)
 
 
 def fit_temperature(predictions: Predictions) -> float:
@@ -24,7 +24,7 @@ def fit_temperature(predictions: Predictions) -> float:
 
     The NLL is convex in b = 1/T, with derivative mean over rows of (E_b[z] - z_true), E_b being
     the mean under softmax(b z). Its sign change is bracketed and closed in by Newton steps that
-    fall back to bisection, to a relative 1e-12: no grid, no starting value, no learning rate.
+    fall back to bisection, to a relative 1e-9: no grid, no starting value, no learning rate.
 
     Fit on rows that trained nothing, and report on others; about 300 rows are needed. The ends
     are answers too: rows that are all predicted correctly have no best T and give 0.05, where
@@ -46,7 +46,7 @@ def fit_temperature(predictions: Predictions) -> float:
     if _slope(predictions, low)[0] >= 0:
         return TEMPERATURE.high
     b, step = 1.0, np.inf
-    while abs(step) > 1e-12 * b:
+    while abs(step) > 1e-9 * b:
         slope, curvature = _slope(predictions, b)
         low, high = (b, high) if slope < 0 else (low, b)
         newton = b - slope / curvature if curvature > 0 else low

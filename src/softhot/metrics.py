@@ -457,6 +457,8 @@ def _log_softmax(z: np.ndarray) -> np.ndarray:
 
 
 def _array(argument: str, value: Any) -> np.ndarray:
+    if np.ma.is_masked(value):  # asarray would bring back what was masked out
+        raise InputError(argument, "without masked entries", value, "Drop those rows first.")
     try:
         return np.asarray(value)
     except (TypeError, ValueError, RuntimeError) as error:  # ragged; on a GPU; requires grad
