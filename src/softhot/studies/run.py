@@ -1,0 +1,144 @@
+"""Running a study: train what the store does not hold yet, in one process or in several."""
+
+from __future__ import annotations
+
+import functools
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from softhot.core.check import InputError, Interval, SofthotWarning
+from softhot.datasets import Dataset, Split, load, split
+from softhot.studies.spec import StudySpec, TrialSpec
+from softhot.studies.store import Failure, Store
+from softhot.studies.train import train
+
+JOBS = Interval(1, 4096, integer=True)
+IDLE = 20  # seconds after which a process without work ends, should this one have been killed
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One trial is over: ``done`` of ``total`` are finished, those of earlier runs included.
+
+    ``seconds`` is how long it took; ``failure`` says why it failed, or is None.
+    """
+
+    done: int
+    total: int
+    trial: TrialSpec
+    seconds: float
+    failure: str | None = None
+
+
+def run(
+    spec: StudySpec,
+    folder: str | Path,
+    *,
+    jobs: int | None = None,
+    progress: Callable[[Progress], object] | None = None,
+) -> Store:
+    """Train every trial of ``spec`` that ``folder`` does not hold yet.
+
+    Interrupted at any moment, be it by Ctrl-C or by losing power, the same call continues where
+    it stopped: no finished trial is trained again, and the logits are the same bytes, whatever
+    the number of jobs.
+
+    Args:
+        spec: The study.
+        folder: A new folder, or one that an earlier run of the same study has written.
+        jobs: Processes to train in; None is one for each processor. 1 stays in this process.
+        progress: Called in this process after each trial.
+
+    Returns:
+        The store. Its ``failures`` lists the trials that raised an error; nothing of them is
+        stored, and the next run tries them again.
+
+    Raises:
+        InputError: ``folder`` cannot be used, see :meth:`Store.create`; the data has too few rows
+            for the split; a process was killed, as happens when memory runs out.
+        KeyboardInterrupt: Ctrl-C; what was finished is kept.
+
+    Warns:
+        SofthotWarning: A record is damaged; its name and what is wrong with it. It is not read,
+            its trial is trained again.
+    """
+    jobs = _processors() if jobs is None else JOBS.check("jobs", jobs)
+    data(spec.dataset, spec.train, spec.validation, spec.test, spec.split_seed)  # or an InputError
+    store = Store.create(folder, spec)
+    for damage in store.damaged:
+        text = f"{damage.name}: {damage.reason}. The trial is trained again."
+        warnings.warn(text, SofthotWarning, stacklevel=2)
+    pending = store.pending()
+    total = len(spec.trials())
+    done = total - len(pending)
+    for trial, seconds, failure in _outcomes(store, pending, min(jobs, len(pending))):
+        if failure is None:
+            done += 1
+        else:
+            store.failures.append(Failure(trial, failure))
+        if progress is not None:
+            progress(Progress(done, total, trial, seconds, failure))
+    return store
+
+
+@functools.lru_cache(maxsize=1)
+def data(name: str, train: int, validation: int, test: int, seed: int) -> tuple[Dataset, Split]:
+    """The data set and its split, loaded once in each process."""
+    dataset = load(name)
+    return dataset, split(dataset, train, validation, test, seed)
+
+
+Outcome = tuple[TrialSpec, float, str | None]
+
+
+def attempt(store: Store, trial: TrialSpec) -> Outcome:
+    """Train the trial and save it; returns its seconds and, in words, the error it raised.
+
+    The process that trained also saves, so nothing large goes between processes: a pipe that is
+    full when its reader is killed would hold its writers for ever.
+    """
+    began = time.perf_counter()
+    failure = None
+    try:
+        result = train(
+            trial,
+            *data(trial.dataset, trial.train, trial.validation, trial.test, trial.split_seed),
+        )
+    except Exception as error:
+        failure = f"{type(error).__name__}: {error}"
+    else:
+        store.save(trial, result)  # a disk that refuses ends the run: it is no fault of the trial
+    return trial, time.perf_counter() - began, failure
+
+
+def _outcomes(store: Store, trials: tuple[TrialSpec, ...], jobs: int) -> Iterator[Outcome]:
+    """Outcomes as they come; with one job in the order of ``trials``."""
+    if jobs <= 1:
+        for trial in trials:
+            yield attempt(store, trial)
+        return
+    import joblib
+
+    parallel = joblib.Parallel(
+        jobs,
+        backend="loky",
+        batch_size=1,
+        return_as="generator_unordered",
+        idle_worker_timeout=IDLE,
+    )
+    try:
+        yield from parallel(joblib.delayed(attempt)(store, trial) for trial in trials)
+    except BrokenExecutor:
+        hint = "A process was killed from outside; mostly, memory had run out. Finished trials "
+        hint += "are kept: run again with fewer jobs."
+        raise InputError("jobs", "no more processes than fit into memory", jobs, hint) from None
+
+
+def _processors() -> int:
+    import joblib
+
+    return joblib.cpu_count()

@@ -1,0 +1,369 @@
+"""A run on disk: a folder that only ever grows by whole, verified trials.
+
+::
+
+    study.toml              the settings, guarded by their digest
+    trials/<key>.npz        validation and test logits with their labels, no pickle
+    trials/<key>.json       the record: the trial, its time, versions, SHA-256 of the .npz
+
+Every file is written under a temporary name, flushed to the disk and renamed, the arrays before
+the record that vouches for them. So a trial is finished if and only if both files verify, and a
+process killed at any moment leaves a finished trial or none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import secrets
+import zipfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from softhot.core.check import InputError
+from softhot.metrics import Predictions
+from softhot.studies.spec import StudySpec, TrialSpec, canonical
+
+SETTINGS = "study.toml"
+TRIALS = "trials"
+TEMPORARY = ".softhot-writing-"  # how the name of an unfinished file begins
+FORMAT = 1
+RECORD_LIMIT = 1 << 20  # bytes; a record is about 1,000
+
+
+@dataclass(frozen=True, eq=False)
+class TrialResult:
+    """What training one trial gives: held-out logits, and how they came about.
+
+    Attributes:
+        validation_logits, test_logits: float32, (rows, classes).
+        validation_labels, test_labels: int64, (rows,).
+        seconds: Wall time of the training.
+        versions: Name to version of what computed the numbers.
+        split: Digest of the split of the data.
+    """
+
+    validation_logits: np.ndarray
+    validation_labels: np.ndarray
+    test_logits: np.ndarray
+    test_labels: np.ndarray
+    seconds: float
+    versions: dict[str, str]
+    split: str
+
+    def arrays(self) -> dict[str, Any]:
+        """What is stored, by name, in the types that are stored."""
+        types = {"logits": np.float32, "labels": np.int64}
+        return {n: np.asarray(getattr(self, n), types[n.partition("_")[2]]) for n in ARRAYS}
+
+
+ARRAYS = ("validation_logits", "validation_labels", "test_logits", "test_labels")
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """A finished, verified trial."""
+
+    trial: TrialSpec
+    seconds: float
+    versions: dict[str, str]
+    split: str
+    validation: Predictions
+    test: Predictions
+
+
+class Damage(NamedTuple):
+    """A record that cannot be trusted: the file's name and what is wrong with it."""
+
+    name: str
+    reason: str
+
+
+class Failure(NamedTuple):
+    """A trial whose training raised an error; it is never stored."""
+
+    trial: TrialSpec
+    reason: str
+
+
+class Store:
+    """A run's folder. Make one with :meth:`create` or :meth:`open`.
+
+    Attributes:
+        folder: Where it lies.
+        spec: The study.
+        failures: Trials that failed in this process, see :func:`softhot.studies.run`.
+    """
+
+    def __init__(self, folder: Path, spec: StudySpec) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.failures: list[Failure] = []
+
+    @classmethod
+    def create(cls, folder: str | Path, spec: StudySpec) -> Store:
+        """The run of ``spec`` in ``folder``: a new one, or the one that is there, to be continued.
+
+        Raises:
+            InputError: ``folder`` holds something else, or the run of another study, or cannot
+                be written. Nothing in it has been changed then.
+        """
+        folder = Path(folder)
+        if _exists(folder / SETTINGS):
+            store = cls.open(folder)
+            if store.spec != spec:
+                raise InputError(
+                    "folder",
+                    "a new folder or a run of this study",
+                    str(folder),
+                    _other(store.spec, spec),
+                )
+            return store
+        try:
+            strangers = [p.name for p in folder.iterdir() if not p.name.startswith(TEMPORARY)]
+        except FileNotFoundError:
+            strangers = []
+        except OSError as error:
+            raise _unusable(folder, error) from None
+        if strangers and not (strangers == [TRIALS] and _holds_trials(folder / TRIALS, spec)):
+            raise InputError(
+                "folder",
+                f"new, empty or a run (with its {SETTINGS})",
+                str(folder),
+                f"It holds {min(strangers)!r}. Give the name of a folder that does not exist yet.",
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unusable(folder, error) from None
+        _write(folder / SETTINGS, spec.to_toml().encode())
+        return cls.open(folder)
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Store:
+        """The run in ``folder``; files left half-written by a killed process are removed.
+
+        Raises:
+            InputError: There is no run in ``folder``, or its settings are damaged.
+        """
+        folder = Path(folder)
+        path = folder / SETTINGS
+        if not _exists(path):
+            hint = f"It has no {SETTINGS}. Give a folder that `softhot study` has written."
+            raise InputError("folder", "the folder of a run", str(folder), hint)
+        try:
+            spec = StudySpec.read(path)
+            guarded = "\ndigest = " in path.read_text("utf-8")
+            reason = "" if guarded else "its digest is missing."
+        except InputError as error:
+            reason = str(error)
+        if reason:
+            raise InputError(
+                "folder",
+                f"a run whose {SETTINGS} is whole",
+                str(folder),
+                f"It is damaged: {reason} Restore it from a copy, or delete it and run the "
+                "study's command again: finished trials are kept.",
+            )
+        store = cls(folder, spec)
+        store._sweep()
+        return store
+
+    def pending(self, trials: Iterable[TrialSpec] | None = None) -> tuple[TrialSpec, ...]:
+        """Those of ``trials`` (default: all of the study) that are not finished, in their order."""
+        chosen = self.spec.trials() if trials is None else trials
+        return tuple(t for t in chosen if not isinstance(self._load(t), Record))
+
+    def save(self, trial: TrialSpec, result: TrialResult) -> None:
+        """Write a finished trial: first its arrays, then the record that vouches for them.
+
+        Raises:
+            InputError: The disk refuses; what was finished before is untouched.
+        """
+        buffer = io.BytesIO()
+        np.savez(buffer, **result.arrays())
+        arrays = buffer.getvalue()
+        record = {
+            "format": FORMAT,
+            "key": trial.key,
+            "trial": trial.to_dict(),
+            "seconds": round(result.seconds, 3),
+            "versions": dict(result.versions),
+            "split": result.split,
+            "arrays": {"bytes": len(arrays), "sha256": hashlib.sha256(arrays).hexdigest()},
+        }
+        _write(self._path(trial.key, "npz"), arrays)
+        _write(self._path(trial.key, "json"), _sealed(record))
+
+    def load(self, key: str) -> Record | Damage | None:
+        """The trial of that key: a :class:`Record`, a :class:`Damage`, or None if not finished.
+
+        Raises:
+            InputError: The study has no such trial.
+        """
+        for trial in self.spec.trials():
+            if trial.key == key:
+                return self._load(trial)
+        raise InputError("key", "the key of one of the study's trials", key)
+
+    def records(self) -> tuple[Record, ...]:
+        """Every finished trial, in the study's order."""
+        return tuple(r for r in map(self._load, self.spec.trials()) if isinstance(r, Record))
+
+    @property
+    def damaged(self) -> tuple[Damage, ...]:
+        """Every record that is there and cannot be trusted, in the study's order."""
+        return tuple(d for d in map(self._load, self.spec.trials()) if isinstance(d, Damage))
+
+    def _path(self, key: str, suffix: str) -> Path:
+        return self.folder / TRIALS / f"{key}.{suffix}"
+
+    def _load(self, trial: TrialSpec) -> Record | Damage | None:
+        path = self._path(trial.key, "json")
+        if not _exists(path):
+            return None
+        try:
+            record = _unsealed(_bytes(path, RECORD_LIMIT))
+            _require(record.get("format") == FORMAT, "another format than this version reads")
+            _require(record["key"] == trial.key, f"it is the record of {record['key']}")
+            _require(record["trial"] == trial.to_dict(), "it is the record of another trial")
+            path = self._path(trial.key, "npz")
+            arrays = _bytes(path, size := record["arrays"]["bytes"])
+            _require(len(arrays) == size, f"{len(arrays):,} bytes where {size:,} were written")
+            digest = hashlib.sha256(arrays).hexdigest()
+            _require(digest == record["arrays"]["sha256"], "its SHA-256 is not the recorded one")
+            validation, test = _predictions(arrays, trial)
+            return Record(
+                trial, record["seconds"], record["versions"], record["split"], validation, test
+            )
+        except _Untrue as untrue:
+            return Damage(path.name, str(untrue))
+        except OSError as error:
+            return Damage(path.name, f"cannot be read: {error.strerror or error}")
+        except (ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
+            return Damage(path.name, f"not what softhot writes: {error}")
+        except (zipfile.BadZipFile, NotImplementedError) as error:
+            return Damage(path.name, f"not an archive of arrays: {error}")
+
+    def _sweep(self) -> None:
+        """Remove what a killed process was writing.
+
+        Should another process be writing just now, it notices and writes its file once more.
+        """
+        for folder in (self.folder, self.folder / TRIALS):
+            for path in folder.glob(TEMPORARY + "*"):
+                with contextlib.suppress(OSError):
+                    path.unlink()
+
+
+class _Untrue(Exception):
+    """A check of a record failed."""
+
+
+def _require(true: bool, otherwise: str) -> None:
+    if not true:
+        raise _Untrue(otherwise)
+
+
+def _sealed(record: dict[str, Any]) -> bytes:
+    """The record's file: its JSON with the SHA-256 of its canonical JSON in front."""
+    checksum = hashlib.sha256(canonical(record)).hexdigest()
+    return json.dumps({"checksum": checksum, **record}, indent=1, allow_nan=False).encode("ascii")
+
+
+def _unsealed(data: bytes) -> dict[str, Any]:
+    """The record in ``data``, which must be, byte for byte, what :func:`_sealed` makes of it."""
+    try:
+        record = json.loads(data)
+        del record["checksum"]
+        whole = data == _sealed(record)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        whole = False
+    _require(whole, "cut short or changed: its checksum does not match")
+    return record
+
+
+def _predictions(data: bytes, trial: TrialSpec) -> tuple[Predictions, Predictions]:
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        _require(set(archive.files) == set(ARRAYS), f"it holds {', '.join(archive.files)}")
+        arrays = {name: archive[name] for name in ARRAYS}
+    for part, rows in (("validation", trial.validation), ("test", trial.test)):
+        logits, labels = arrays[f"{part}_logits"], arrays[f"{part}_labels"]
+        _require(logits.dtype == np.float32 and labels.dtype == np.int64, "not of the right type")
+        _require(
+            logits.ndim == 2 and len(logits) == rows and labels.shape == (rows,),
+            f"{part} has shape {logits.shape} where {rows:,} rows belong",
+        )
+        _require(bool(np.isfinite(logits).all()), f"{part} holds numbers that are not finite")
+    return (
+        Predictions.from_logits(arrays["validation_logits"], arrays["validation_labels"]),
+        Predictions.from_logits(arrays["test_logits"], arrays["test_labels"]),
+    )
+
+
+def _exists(path: Path) -> bool:
+    """Whether there is anything of that name, be it a broken link."""
+    return os.path.lexists(path)
+
+
+def _bytes(path: Path, limit: int) -> bytes:
+    """What is in ``path``, but no more than ``limit`` bytes and one."""
+    _require(_exists(path), "missing")
+    _require(path.is_file(), "not a regular file")
+    with path.open("rb") as file:
+        return file.read(limit + 1)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Put ``data`` into ``path`` so that a crash leaves the old file or the new one, whole."""
+    try:
+        path.parent.mkdir(exist_ok=True)
+        while True:
+            temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{secrets.token_hex(8)}")
+            try:
+                with temporary.open("xb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+                break
+            except FileNotFoundError:
+                if not path.parent.is_dir():  # otherwise: swept away by another process
+                    raise
+            finally:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+        if os.name == "posix":  # elsewhere a folder cannot be opened
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> InputError:
+    reason = error.strerror or str(error)
+    hint = f"{reason}. Finished trials are safe: put that right and run the same command again."
+    return InputError("folder", "one that can be written to", str(path), hint)
+
+
+def _holds_trials(folder: Path, spec: StudySpec) -> bool:
+    """Whether some trial of ``spec`` was finished in ``folder``."""
+    return any(_exists(folder / f"{trial.key}.json") for trial in spec.trials())
+
+
+def _other(there: StudySpec, here: StudySpec) -> str:
+    """In which settings two studies differ, and what to do about it."""
+    old, new = there.to_dict(), here.to_dict()
+    names = [name for name in old if old[name] != new[name]]
+    differences = "; ".join(f"{name} = {old[name]} there, {new[name]} here" for name in names)
+    return f"The run there has {differences}. Give another folder, or the settings of that run."
