@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 import scipy.optimize
+import scipy.special
 import sklearn.calibration
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,10 +117,10 @@ def test_slopes_that_fall_exponentially_take_few_steps(monkeypatch):
     calls = []
     slope = C._slope
     monkeypatch.setattr(C, "_slope", lambda p, b: calls.append(b) or slope(p, b))
-    p = Predictions.from_logits([[90.0, 0.0]] * 999 + [[1e-6, 0.0]], [0] * 999 + [1])
-    t = fit_temperature(p)
-    # 999 * 90 exp(-90 b) = 1e-6 / 2 nearly
-    assert 90 / t == pytest.approx(math.log(999 * 90 / 0.5e-6), rel=1e-6)
+    gaps = np.array([3.0, 10, 30, 100, 300, 900])
+    p = Predictions.from_logits([*([g, 0.0] for g in gaps), [1e-14, 0.0]], [0] * 6 + [1])
+    b = 1 / fit_temperature(p)
+    assert (gaps * scipy.special.expit(-b * gaps)).sum() == pytest.approx(1e-14 / 2, rel=0.01)
     assert len(calls) < 20
 
 

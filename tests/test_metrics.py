@@ -301,6 +301,10 @@ def test_near_ties_are_not_lost_in_the_logarithm():
     assert p[[0]].correct.tolist() == [True]
 
 
+def test_confidence_never_exceeds_one():
+    assert Predictions(np.array([[1e-8, -INF]]), np.array([0])).confidence.tolist() == [1.0]
+
+
 def test_arrays_are_read_only_and_the_input_is_not_touched():
     logits = np.array([[1.0, 2.0]])
     p = Predictions.from_logits(logits, [0])
@@ -466,7 +470,13 @@ def test_bad_tolerance(tolerance):
 
 
 @pytest.mark.parametrize(
-    ("log_probs", "word"), [(GOOD, "sum"), ([[-INF, 0.0]], "true class"), ([[0.0]], "K >= 2")]
+    ("log_probs", "word"),
+    [
+        (GOOD, "normalised"),
+        ([[1e4, 0.0]], "from_logits"),
+        ([[-INF, 0.0]], "true class"),
+        ([[0.0]], "K >= 2"),
+    ],
 )
 def test_the_constructor_checks_too(log_probs, word):
     with pytest.raises(InputError, match=word):

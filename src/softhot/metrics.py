@@ -82,29 +82,17 @@ class Predictions:
         """Check everything, and make the arrays read-only."""
         log_probs, _ = _matrix("log_probs", self.log_probs, copy=False)
         labels = _labels(self.labels, log_probs)
-        total = np.concatenate([np.exp(log_probs[b]).sum(1) for b in row_blocks(log_probs)])
-        if (bad := np.abs(total - 1) > 1e-6).any():
+        with np.errstate(over="ignore"):
+            total = np.concatenate([np.exp(log_probs[b]).sum(1) for b in row_blocks(log_probs)])
+        true = log_probs[np.arange(len(labels)), labels]
+        if (bad := (np.abs(total - 1) > 1e-6) | np.isneginf(true)).any():
             row = int(bad.argmax())
-            raise InputError(
-                f"exp(log_probs[{row}]).sum()",
-                "1",
-                float(total[row]),
-                "Use Predictions.from_logits or Predictions.from_probs.",
-            )
-        if (bad := np.isneginf(log_probs[np.arange(len(labels)), labels])).any():
-            row = int(bad.argmax())
-            raise InputError(
-                f"log_probs[{row}, {labels[row]}]",
-                "finite, being the true class",
-                -np.inf,
-                "Use Predictions.from_logits or Predictions.from_probs, which apply a floor.",
-            )
+            allowed = "normalised (log-sum-exp 0), and finite at the true class"
+            hint = "Use Predictions.from_logits or Predictions.from_probs."
+            raise InputError(f"log_probs[{row}]", allowed, log_probs[row], hint)
         predicted = log_probs.argmax(axis=1) if self._predicted is None else self._predicted
-        for name, array in (
-            ("log_probs", log_probs),
-            ("labels", labels),
-            ("_predicted", predicted),
-        ):
+        arrays = {"log_probs": log_probs, "labels": labels, "_predicted": predicted}
+        for name, array in arrays.items():
             object.__setattr__(self, name, _frozen(array.view()))
 
     @classmethod
@@ -146,8 +134,7 @@ Logits go to Predictions.from_logits.
             raise InputError(f"probs[{row}]", "free of negative numbers", float(p[row].min()), hint)
         total = p.sum(axis=1)
         if (bad := np.abs(total - 1) > tolerance).any():
-            row = int(bad.argmax())
-            value = float(f"{total[row]:.12g}")
+            row, value = int(bad.argmax()), float(f"{total[bad][0]:.12g}")
             raise InputError(f"probs[{row}].sum()", f"1 within {tolerance:g}", value, hint)
         predicted = p.argmax(axis=1)
         with np.errstate(divide="ignore"):
@@ -417,13 +404,8 @@ def reliability(
         which = run[group]
         count = np.bincount(which)
         lower, upper = level[first], level[np.append(first[1:], len(level)) - 1]
-    return ReliabilityBins(
-        lower,
-        upper,
-        count,
-        np.bincount(which, values) / count,
-        np.bincount(which, predictions.correct) / count,
-    )
+    means = (np.bincount(which, column) / count for column in (values, predictions.correct))
+    return ReliabilityBins(lower, upper, count, *means)
 
 
 # --- Checks and parts --------------------------------------------------------------------------
@@ -484,7 +466,7 @@ def _matrix(argument: str, value: Any, copy: bool = True) -> tuple[np.ndarray, f
         matrix = array.astype(np.float64, order="C", copy=copy)
     top = matrix.max(axis=1)  # NaN if any is NaN, +inf if any is +inf, -inf if all are
     if not np.isfinite(top).all():
-        row = int((~np.isfinite(top)).argmax())
+        row = int(np.isfinite(top).argmin())
         at = f"{argument}[{row}]"
         if np.isneginf(top[row]):
             hint = "All classes of this row are masked; one must be left."
