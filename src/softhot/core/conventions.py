@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from softhot.core.check import InputError, Interval, OneOf
 
@@ -98,7 +99,7 @@ CONVENTIONS: dict[str, Convention] = {
         formula="1 - e; e/(K - 2), padding class 0",
         used_by="OpenNMT, the Annotated Transformer",
         on=lambda e, k: 1 - e,
-        off=lambda e, k: e / (k - 2) if k > 2 else float("nan"),
+        off=lambda e, k: e / (k - 2),
         why_not="it leaves the padding class without mass; pass allowed= to Others instead",
     ),
     "sigmoid_over_classes": Convention(
@@ -150,6 +151,30 @@ It does not: it leaves the padding class without mass; pass allowed= to Others i
     if frm == to or source.to_uniform is None or target.from_uniform is None:
         return alpha
     return target.from_uniform(source.to_uniform(alpha, k), k)
+
+
+def meanings(alpha: float, num_classes: int) -> list[dict[str, Any]]:
+    """What the argument ``alpha`` means in every convention that takes it, for K classes.
+
+    Returns:
+        A row a convention: ``convention``, ``formula``, ``on``, ``off`` (the targets of the true
+        class and of each other), ``uniform`` (the alpha of :class:`softhot.Uniform` that gives the
+        same, or None) and ``used_by``. Binary conventions speak of one yes-or-no label.
+
+    >>> [row["on"] for row in meanings(0.1, 10) if row["convention"] in ("uniform", "others")]
+    [0.91, 0.9]
+    """
+    k = CLASSES.check("num_classes", num_classes)
+    rows = []
+    for name, convention in CONVENTIONS.items():
+        classes = 2 if convention.binary else k
+        if alpha in alpha_range(convention, classes) and (name != "skip_pad" or classes > 2):
+            convert = convention.to_uniform
+            row = {"convention": name, "formula": convention.formula}
+            row |= {"on": convention.on(alpha, classes), "off": convention.off(alpha, classes)}
+            row |= {"uniform": convert(alpha, classes) if convert else None}
+            rows.append(row | {"used_by": convention.used_by})
+    return rows
 
 
 def alpha_range(convention: Convention, num_classes: int) -> Interval:

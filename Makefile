@@ -1,0 +1,49 @@
+# make study   install what the study needs and run it      make test   install and run the whole suite
+# make lint    style and types      make fuzz   the long property tests      make clean   undo all installs
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ARGS ?=
+
+.PHONY: study test lint fuzz bench clean
+study: .venv/study
+	$(BIN)/softhot study $(ARGS)
+
+test: .venv/test .venv/chromium
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: .venv/test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+fuzz: .venv/test
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 tests/test_core_*.py $(ARGS)
+
+bench: .venv/test
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf .venv
+
+# A file marks what is installed, so that a second make starts at once.
+.venv/pip:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "softhot needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	touch $@
+
+.venv/study: .venv/pip pyproject.toml constraints.txt
+	@echo "Installing softhot with what the study needs into .venv ..."
+	$(PIP) --editable '.[study]'
+	touch $@
+
+.venv/test: .venv/study
+	@echo "Installing what the tests need into .venv ..."
+	$(PIP) --editable '.[study]' --group test --group lint
+	touch $@
+
+# The report's tests look at it in a real browser.
+.venv/chromium: .venv/pip
+	command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; }
+	touch $@

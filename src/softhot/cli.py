@@ -1,0 +1,291 @@
+"""The `softhot` command: each subcommand is one library call, its result printed."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import warnings
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, CycloptsError, Parameter
+
+from softhot import __version__
+from softhot.core.check import InputError
+
+if TYPE_CHECKING:
+    from softhot.studies import Comparison, Progress, Store, StudySpec
+
+RUNS = Path("runs")
+FAILED = 1  # exit codes: some trials failed,
+BAD_INPUT = 2  # something given cannot be used,
+INTERRUPTED = 130  # Ctrl-C
+
+app = App(
+    name="softhot",
+    version=__version__,
+    help="Label smoothing: whether to smooth, how much, and what it costs.",
+)
+
+Json = Annotated[bool, Parameter(name="--json", negative=())]
+
+
+@app.command
+def study(
+    source: str = "digits",
+    /,
+    *,
+    alphas: str | None = None,
+    seeds: int | None = None,
+    select: str = "nll",
+    out: Path | None = None,
+    jobs: int | None = None,
+    json: Json = False,
+) -> int:
+    """Train with and without smoothing, over paired seeds, and say whether to smooth.
+
+    Example: softhot study digits --alphas 0,0.1,0.2 --seeds 5
+
+    Interrupt it at any time: the same command continues where it stopped.
+
+    Parameters
+    ----------
+    source
+        Name of a data set (digits, wine, breast_cancer), or a study file (.toml).
+    alphas
+        Smoothing weights, separated by commas; 0 (no smoothing) is always among them.
+    seeds
+        How many seeds; each trains every arm from the same initial weights on the same batches.
+    select
+        Metric that chooses alpha on validation: nll, accuracy, brier, ece, ece_mass, gap, aurc.
+    out
+        Folder of the run; by default runs/<data set>-<digest of the study>.
+    jobs
+        Processes to train in; by default one for each processor.
+    json
+        Print the comparison as JSON instead of tables.
+    """
+    from softhot.studies import run
+    from softhot.studies.compare import SELECT
+
+    SELECT.check("select", select)
+    spec = _spec(source, alphas, seeds)
+    folder = out or RUNS / f"{spec.dataset}-{spec.digest[:8]}"
+    with _progress(spec, quiet=json) as show:
+        store = run(spec, folder, jobs=jobs, progress=show)
+    for failure in store.failures:
+        _say(f"failed: {failure.trial.arm}, seed {failure.trial.seed}: {failure.reason}")
+    _publish(store, select, folder / "report.html", json)
+    return FAILED if store.failures else 0
+
+
+@app.command
+def report(
+    folder: Path, /, *, select: str = "nll", out: Path | None = None, json: Json = False
+) -> int:
+    """Make the report of a run again, from what is finished so far, without training.
+
+    Example: softhot report runs/digits-1a2b3c4d --select accuracy
+
+    Parameters
+    ----------
+    folder
+        Folder of the run.
+    select
+        Metric that chooses alpha on validation.
+    out
+        The page; by default report.html in the folder.
+    json
+        Print the comparison as JSON instead of tables.
+    """
+    from softhot.studies import Store
+    from softhot.studies.compare import SELECT
+
+    SELECT.check("select", select)
+    store = Store.open(folder)
+    for damage in store.damaged:
+        _say(f"{damage.name} is left out: {damage.reason}")
+    _publish(store, select, out or folder / "report.html", json)
+    return 0
+
+
+@app.command
+def judge(file: Path, /, *, out: Path | None = None, json: Json = False) -> int:
+    """Judge saved predictions: calibration, what rescaling does, what smoothing would do.
+
+    Example: softhot judge predictions.npz --out judgement.html
+
+    Parameters
+    ----------
+    file
+        .npz with labels and logits or probs; or .csv, .parquet with columns label, logit_0 ...
+        (or prob_0 ...).
+    out
+        Also write the page with plots here (.html).
+    json
+        Print the judgement as JSON instead of a table.
+    """
+    from softhot.files import read_predictions
+    from softhot.judge import judge as judged
+
+    judgement = judged(read_predictions(file))
+    if out is not None:
+        from softhot.report import render_judgement, write
+
+        page = render_judgement(
+            file.name,
+            {file.stem: judgement.predictions},
+            judgement.sentences,
+            scaled={file.stem: judgement.scaled},
+            temperatures={file.stem: judgement.temperature},
+            intervals={file.stem: judgement.intervals},
+            command=shlex.join(["softhot", "judge", str(file), "--out", str(out)]),
+            versions=_versions(),
+        )
+        write(out, page)
+    if json:
+        _print_json(judgement.to_dict())
+        return 0
+    from softhot.report.terminal import judgement_table, show
+
+    show(judgement_table(judgement))
+    show("\n".join(judgement.sentences))
+    if out is not None:
+        show(f"Page: {out}")
+    return 0
+
+
+@app.command
+def explain(*, alpha: float = 0.1, classes: int = 10, rule: str = "uniform", json: Json = False) -> int:
+    """Say what a smoothing weight does: targets by convention, the optimum, the loss floor.
+
+    Example: softhot explain --alpha 0.1 --classes 10
+
+    Parameters
+    ----------
+    alpha
+        The number given as label_smoothing.
+    classes
+        Number of classes.
+    rule
+        The convention to explain in full: uniform or others.
+    json
+        Print it as JSON.
+    """
+    from softhot.core.check import OneOf
+    from softhot.core.conventions import meanings
+    from softhot.core.explain import explain as explained
+    from softhot.core.rules import Others, Uniform
+
+    rules = {"uniform": Uniform, "others": Others}
+    explanation = explained(rules[OneOf(*rules).check("rule", rule)](alpha), classes)
+    table = meanings(alpha, classes)
+    if json:
+        _print_json({**explanation.to_dict(), "conventions": table})
+        return 0
+    from softhot.report.terminal import conventions_table, show
+
+    show(str(explanation))
+    show(conventions_table(alpha, classes, table))
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+    try:
+        code = app(
+            arguments, exit_on_error=False, print_error=False, result_action="return_value"
+        )
+    except (InputError, CycloptsError) as error:
+        _say(" ".join(str(error).split()))
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        _say("Interrupted. What was finished is kept; the same command continues.")
+        return INTERRUPTED
+    return int(code or 0)
+
+
+def _spec(source: str, alphas: str | None, seeds: int | None) -> StudySpec:
+    from softhot.studies import StudySpec
+
+    path = Path(source)
+    spec = StudySpec.read(path) if path.suffix == ".toml" else StudySpec(dataset=source)
+    given: dict[str, Any] = {}
+    if alphas is not None:
+        try:
+            given["alphas"] = tuple(float(alpha) for alpha in alphas.split(","))
+        except ValueError:
+            hint = "Write them like --alphas 0,0.1,0.2."
+            raise InputError("alphas", "numbers separated by commas", alphas, hint) from None
+    if seeds is not None:
+        given["seeds"] = seeds
+    return replace(spec, **given)
+
+
+def _command(spec: StudySpec, select: str) -> str:
+    """The command line that makes the study again."""
+    default = type(spec)(dataset=spec.dataset)
+    changed = {f.name for f in fields(spec) if getattr(spec, f.name) != getattr(default, f.name)}
+    if changed - {"alphas", "seeds"}:
+        words = ["softhot", "study", "study.toml"]
+    else:
+        words = ["softhot", "study", spec.dataset]
+        if "alphas" in changed:
+            words += ["--alphas", ",".join(f"{alpha:g}" for alpha in spec.alphas)]
+        if "seeds" in changed:
+            words += ["--seeds", str(spec.seeds)]
+    return shlex.join(words + (["--select", select] if select != "nll" else []))
+
+
+def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
+    """Compare what is finished, write the page, and print the tables and the verdict."""
+    from softhot.report import render, write
+    from softhot.studies import compare
+    from softhot.studies.run import data
+
+    records, spec = store.records(), store.spec
+    comparison: Comparison = compare(records, spec, select)
+    _, split = data(spec.dataset, spec.train, spec.validation, spec.test, spec.split_seed)
+    html = render(
+        comparison,
+        records,
+        command=_command(spec, select),
+        versions=_versions(),
+        split_digest=split.digest,
+    )
+    write(page, html)
+    if as_json:
+        _print_json({**comparison.to_dict(), "report": str(page)})
+        return
+    from softhot.report.terminal import show, study_table, verdict
+
+    show(study_table(comparison))
+    show(verdict(comparison))
+    show(f"Report: {page}")
+
+
+def _progress(spec: StudySpec, quiet: bool) -> Any:
+    from softhot.report.terminal import TrialProgress
+
+    return TrialProgress(len(spec.trials()), quiet)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {"softhot": __version__} | {name: version(name) for name in ("numpy", "altair")}
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    print(json.dumps(content, indent=2))
+
+
+def _say(line: str) -> None:
+    print(f"softhot: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

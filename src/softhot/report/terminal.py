@@ -1,0 +1,176 @@
+"""The report's tables and verdict in the terminal, and the progress bar."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from softhot.metrics import METRICS
+from softhot.report import words
+
+if TYPE_CHECKING:
+    from softhot.judge import Judgement
+    from softhot.studies import Comparison
+    from softhot.studies import Progress as Trial
+
+WIDTH = 100  # columns where the terminal does not say, as in a pipe
+COLUMNS = (
+    ("accuracy", "raw"),
+    ("nll", "raw"),
+    ("nll", "scaled"),
+    ("brier", "scaled"),
+    ("ece", "raw"),
+    ("ece", "scaled"),
+    ("gap", "raw"),
+    ("aurc", "raw"),
+)
+SHORT = {"raw": "", "scaled": " at T"}
+MARK = {"better": "+", "worse": "−"}
+
+
+def show(content: Any) -> None:
+    """Print text or a table to standard output."""
+    console = Console(highlight=False, markup=False, soft_wrap=False)
+    if not console.is_terminal:
+        console.width = WIDTH
+    console.print(content)
+
+
+def study_table(comparison: Comparison) -> Table:
+    """Every arm on the test rows; "+" and "−" mark a detectable change from "none"."""
+    seeds = len(comparison.seeds)
+    table = Table(
+        title=f"Test rows, mean over {seeds} {'seed' if seeds == 1 else 'seeds'}",
+        caption="+ better, − worse than “none” with 95 % confidence, paired over seeds. "
+        "“at T”: after temperature scaling.",
+        title_justify="left",
+        caption_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("arm")
+    table.add_column("T", justify="right")
+    for name, column in COLUMNS:
+        measure = words.unit(name)
+        header = words.short(name) + SHORT[column]
+        table.add_column(f"{header}\n{measure}".rstrip(), justify="right")
+    for arm in comparison.arms:
+        cells = []
+        for name, column in COLUMNS:
+            mean = getattr(arm, f"test_{column}")[name].mean
+            change = getattr(arm, f"difference_{column}")[name]
+            mark = MARK.get(words.judged(name, change), " ") if arm.alpha else " "
+            cells.append(words.number(name, mean, signed=name == "gap") + mark)
+        chosen = arm.name == comparison.chosen
+        note = " ◂ chosen" if chosen else " (1 SE)" if arm.name == comparison.one_se else ""
+        style = "bold" if chosen else ""
+        table.add_row(arm.name + note, f"{arm.temperature.mean:.2f}", *cells, style=style)
+    return table
+
+
+def verdict(comparison: Comparison) -> Any:
+    """The verdict: headline and sentences."""
+    text = Text()
+    text.append(f"\n{comparison.verdict.headline}\n", style="bold")
+    for sentence in comparison.verdict.sentences:
+        text.append(f"• {sentence}\n")
+    return Padding(text, (0, 0))
+
+
+def judgement_table(judgement: Judgement) -> Table:
+    """Every metric of saved predictions, before and after temperature scaling."""
+    rows = len(judgement.predictions)
+    table = Table(
+        title=f"{rows:,} rows of {judgement.predictions.num_classes:,} classes",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    table.add_column("metric")
+    table.add_column("as saved", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_column(f"at T = {judgement.temperature:.2f}", justify="right")
+    for name in METRICS:
+        signed = name == "gap"
+        low, high = judgement.intervals.get(name, (None, None))
+        table.add_row(
+            f"{METRICS[name].label} ({words.unit(name)})".replace(" ()", ""),
+            words.number(name, judgement.scores[name], signed=signed),
+            words.interval(name, low, high, signed=signed),
+            words.number(name, judgement.scaled_scores[name], signed=signed),
+        )
+    return table
+
+
+def conventions_table(alpha: float, classes: int, rows: list[dict[str, Any]]) -> Table:
+    """What one number means in every convention."""
+    table = Table(
+        title=f"\nWhat {alpha:g} means elsewhere, for {classes} classes",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    for header, justify in (
+        ("convention", "left"),
+        ("true class", "right"),
+        ("each other", "right"),
+        ("as uniform", "right"),
+        ("used by", "left"),
+    ):
+        table.add_column(header, justify=justify)  # type: ignore[arg-type]
+    for row in rows:
+        numbers = ("–" if row[k] is None else f"{row[k]:.6g}" for k in ("on", "off", "uniform"))
+        table.add_row(row["convention"], *numbers, row["used_by"])
+    return table
+
+
+class TrialProgress:
+    """A context that gives a callback for :func:`softhot.studies.run` and draws how far it is.
+
+    In a terminal a bar with the time left; in a pipe a line for every tenth of the trials.
+    """
+
+    def __init__(self, total: int, quiet: bool) -> None:
+        self.console = Console(stderr=True, quiet=quiet)
+        self.bar = Progress(
+            TextColumn("Training"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("trials,"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left  {task.description}"),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self.total, self.began, self.first = total, time.monotonic(), -1
+
+    def __enter__(self) -> Any:
+        self.bar.start()
+        self.task = self.bar.add_task("", total=self.total)
+        return self.update
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()
+
+    def update(self, trial: Trial) -> None:
+        """One more trial is over."""
+        if self.first < 0:  # trials of an earlier run took no time in this one
+            self.first = trial.done - 1
+            self.bar.update(self.task, completed=self.first)
+        name = f"{trial.trial.arm}, seed {trial.trial.seed}"
+        self.bar.update(self.task, completed=trial.done, description=name)
+        if not self.console.is_terminal and trial.done % max(self.total // 10, 1) == 0:
+            each = (time.monotonic() - self.began) / max(trial.done - self.first, 1)
+            left = each * (self.total - trial.done)
+            self.console.print(f"{trial.done} of {self.total} trials, about {left:.0f} s left")
+            sys.stderr.flush()

@@ -1,0 +1,76 @@
+"""The house: which floor may lean on which, and what importing softhot may load."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import softhot
+
+ROOT = Path(softhot.__file__).parent
+FLOORS = {
+    "core": 0,
+    **dict.fromkeys(("kernels", "metrics", "calibration", "datasets", "files"), 1),
+    "torch": 2,
+    **dict.fromkeys(("studies", "judge"), 3),
+    "plots": 4,
+    "report": 5,
+    "cli": 6,
+}
+# Within a floor: what leans on what.
+NEIGHBOURS = {("calibration", "metrics"), ("files", "metrics")}
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def part(module: str) -> str:
+    return module.split(".")[1]
+
+
+def softhot_imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "softhot":
+            found |= {f"softhot.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    names = {name for name in found if name.startswith("softhot.")}
+    return {part(name) for name in names if part(name) not in ("__version__",)}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path):
+    here = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    assert here in FLOORS, f"{here} stands on no floor: add it to FLOORS and CONTRIBUTING.md"
+    for there in softhot_imports(path) - {here}:
+        assert there in FLOORS, f"{path.name} imports softhot.{there}, which stands on no floor"
+        downward = FLOORS[there] < FLOORS[here]
+        assert downward or (here, there) in NEIGHBOURS, f"{here} must not import {there}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_files_stay_small(path):
+    assert len(path.read_text().splitlines()) <= 500
+
+
+def loaded_after(statement: str) -> set[str]:
+    code = f"{statement}\nimport sys; print(*{{m.split('.')[0] for m in sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_importing_softhot_loads_no_framework():
+    heavy = {"torch", "jax", "keras", "tensorflow", "sklearn", "scipy", "pandas", "pyarrow"}
+    heavy |= {"matplotlib", "altair", "jinja2", "rich", "cyclopts", "joblib"}
+    assert not loaded_after("import softhot") & heavy
+    assert not loaded_after("import softhot.cli") & (heavy - {"cyclopts", "rich"})
+
+
+def test_everything_public_is_documented():
+    for name in vars(softhot):
+        thing = getattr(softhot, name)
+        if not name.startswith("_") and getattr(thing, "__module__", "").startswith("softhot."):
+            assert thing.__doc__, name
