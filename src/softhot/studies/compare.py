@@ -19,14 +19,11 @@ from softhot.core.check import InputError, OneOf
 from softhot.metrics import METRICS, Predictions, score
 from softhot.studies.spec import StudySpec, arm_name
 from softhot.studies.store import Record
-from softhot.studies.verdict import Verdict, judge
+from softhot.studies.verdict import FEWEST, Verdict, judge
 
 SELECT = OneOf(*(name for name, metric in METRICS.items() if metric.best != "none"))
 SCALED = ("nll", "brier")  # what rates probabilities is compared after scaling, the rest before
-LEVEL = 0.95
-FEWEST = 3  # seeds, for an interval
-
-NONE = arm_name(0.0)
+LEVEL = 0.95  # of every interval
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,8 @@ class Estimate:
     def of(cls, values: Iterable[float]) -> Estimate:
         """Mean ± t(0.975, n-1) · s / √n of n numbers, s their standard deviation (n-1).
 
-        >>> Estimate.of([1.0, 2.0, 3.0]).high  # 2 + 4.3027 / √3
-        4.48413...
+        >>> round(Estimate.of([1.0, 2.0, 3.0]).high, 4)  # 2 + 4.3027 · 1 / √3
+        4.4841
         """
         v = np.array(tuple(values), dtype=np.float64)
         mean, low, high = float(v.mean()), None, None
@@ -150,25 +147,18 @@ def compare(records: Iterable[Record], spec: StudySpec, select: str = "nll") -> 
         )
         for alpha in spec.alphas
     )
+    chosen, one_se = arm_name(choice.best), arm_name(choice.one_se)
     verdict = judge(
         arms,
-        chosen=arm_name(choice.best),
-        one_se=arm_name(choice.one_se),
+        chosen=chosen,
+        one_se=one_se,
         rival=arm_name(choice.rival),
         select=select,
         planned=spec.seeds,
         rows=spec.test,
     )
-    return Comparison(
-        spec,
-        select,
-        seeds,
-        len(seeds) == spec.seeds,
-        arms,
-        arm_name(choice.best),
-        arm_name(choice.one_se),
-        verdict,
-    )
+    complete = len(seeds) == spec.seeds
+    return Comparison(spec, select, seeds, complete, arms, chosen, one_se, verdict)
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,7 @@ Reading = Literal["better", "worse", "same", "open"]
 
 WORTH = {"accuracy": 0.005, "nll": 0.01}  # half a point; a hundredth of a nat
 POWER = 0.8
+FEWEST = 3  # seeds, for an interval
 ADVISED = 10  # seeds, where there are too few for an interval
 
 
@@ -91,11 +92,11 @@ def judge(
         rows: Test rows.
     """
     none, arm = arms[0], _named(arms, rival)
-    differences = {"accuracy": arm.difference_raw["accuracy"], "nll": arm.difference_scaled["nll"]}
+    differences = judged(arm)
     readings = {metric: read(metric, d) for metric, d in differences.items()}
     still_open = [metric for metric in readings if readings[metric] == "open"]
     seeds = len(none.temperature.values)
-    if seeds < 3:
+    if seeds < FEWEST:
         decision: Decision = "more seeds needed"
         needed: int | None = ADVISED
     else:
@@ -107,6 +108,7 @@ def judge(
     sentences = [
         _choice(arms, chosen, one_se, rival, select),
         _gain(none, arm, seeds),
+        *(_less(arms, arm) if decision == "smooth" else ()),
         *_costs(none, arm),
         *_remedies(none, arm, decision),
         _certainty(none, seeds, rows),
@@ -121,6 +123,11 @@ def judge(
         (*sentences, *_alerts(arms, chosen, rival, seeds, planned)),
         needed,
     )
+
+
+def judged(arm: ArmSummary) -> dict[str, Estimate]:
+    """The two paired differences on test that decide."""
+    return {"accuracy": arm.difference_raw["accuracy"], "nll": arm.difference_scaled["nll"]}
 
 
 def read(metric: str, difference: Estimate) -> Reading:
@@ -222,7 +229,7 @@ def _headline(
             f"{alpha}, the best one on validation, {gains}."
         )
     seeds = len(arm.temperature.values)
-    if seeds < 3:
+    if seeds < FEWEST:
         return (
             f"More seeds are needed, about {needed}: {_count(seeds, 'seed')} cannot tell an effect "
             f"from luck. So far, {alpha}, {say('open')}."
@@ -261,6 +268,20 @@ def _gain(none: ArmSummary, arm: ArmSummary, seeds: int) -> str:
         f"{_percent(none.test_raw['accuracy'])} without smoothing; NLL after scaling is "
         f"{arm.test_scaled['nll'].mean:.3f} and {none.test_scaled['nll'].mean:.3f} nats."
     )
+
+
+def _less(arms: Sequence[ArmSummary], arm: ArmSummary) -> Iterable[str]:
+    """The smallest alpha that is as good on test by both readings, if there is a smaller one."""
+    wanted = {metric: read(metric, d) for metric, d in judged(arm).items()}
+    for other in arms[1 : arms.index(arm)]:
+        differences = judged(other)
+        if all(read(metric, d) == wanted[metric] for metric, d in differences.items()):
+            gains = " and ".join(f"{NAMES[m]} {_change(m, d)}" for m, d in differences.items())
+            raw = _change("nll", other.difference_raw["nll"])
+            yield (
+                f"Less may do: with alpha = {other.alpha}, {gains}, while before scaling NLL {raw}."
+            )
+            return
 
 
 def _costs(none: ArmSummary, arm: ArmSummary) -> list[str]:
@@ -313,7 +334,7 @@ def _certainty(none: ArmSummary, seeds: int, rows: int) -> str:
     share = none.test_raw["accuracy"].mean
     noise = 100 * 1.96 * math.sqrt(share * (1 - share) / rows)
     luck = "initial weights and the order of batches, on one and the same split of the data"
-    if seeds < 3:
+    if seeds < FEWEST:
         known = f"not at all yet; {_count(seeds, 'seed')} cannot show how much is luck in {luck}."
     else:
         known = (
