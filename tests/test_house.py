@@ -21,6 +21,7 @@ FLOORS = {
 }
 # Within a floor: what leans on what.
 NEIGHBOURS = {("calibration", "metrics"), ("files", "metrics")}
+PARTS = {path.stem for path in ROOT.iterdir() if path.stem != "__init__"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 
@@ -38,7 +39,8 @@ def softhot_imports(path: Path) -> set[str]:
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     names = {name for name in found if name.startswith("softhot.")}
-    return {part(name) for name in names if part(name) not in ("__version__",)}
+    # What is no module of its own is a name of the package: all of those come from the core.
+    return {part(name) if part(name) in PARTS else "core" for name in names}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
@@ -67,6 +69,12 @@ def test_importing_softhot_loads_no_framework():
     heavy |= {"matplotlib", "altair", "jinja2", "rich", "cyclopts", "joblib"}
     assert not loaded_after("import softhot") & heavy
     assert not loaded_after("import softhot.cli") & (heavy - {"cyclopts", "rich"})
+
+
+def test_the_page_s_parts_ship_with_the_package():
+    shipped = {path.suffix for path in (ROOT / "report").iterdir()}
+    assert {".j2", ".css", ".js"} <= shipped
+    assert (ROOT / "py.typed").exists()
 
 
 def test_everything_public_is_documented():

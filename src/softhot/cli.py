@@ -16,7 +16,7 @@ from softhot import __version__
 from softhot.core.check import InputError
 
 if TYPE_CHECKING:
-    from softhot.studies import Comparison, Progress, Store, StudySpec
+    from softhot.studies import Comparison, Store, StudySpec
 
 RUNS = Path("runs")
 FAILED = 1  # exit codes: some trials failed,
@@ -27,6 +27,7 @@ app = App(
     name="softhot",
     version=__version__,
     help="Label smoothing: whether to smooth, how much, and what it costs.",
+    suppress_keyboard_interrupt=False,
 )
 
 Json = Annotated[bool, Parameter(name="--json", negative=())]
@@ -158,7 +159,9 @@ def judge(file: Path, /, *, out: Path | None = None, json: Json = False) -> int:
 
 
 @app.command
-def explain(*, alpha: float = 0.1, classes: int = 10, rule: str = "uniform", json: Json = False) -> int:
+def explain(
+    *, alpha: float = 0.1, classes: int = 10, rule: str = "uniform", json: Json = False
+) -> int:
     """Say what a smoothing weight does: targets by convention, the optimum, the loss floor.
 
     Example: softhot explain --alpha 0.1 --classes 10
@@ -194,11 +197,12 @@ def explain(*, alpha: float = 0.1, classes: int = 10, rule: str = "uniform", jso
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+    options: dict[str, Any] = {"exit_on_error": False, "print_error": False}
     try:
-        code = app(
-            arguments, exit_on_error=False, print_error=False, result_action="return_value"
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", SofthotWarning)
+            warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+            code = app(arguments, result_action="return_value", **options)
     except (InputError, CycloptsError) as error:
         _say(" ".join(str(error).split()))
         return BAD_INPUT

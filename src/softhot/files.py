@@ -48,7 +48,9 @@ def _npz(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
             arrays = {name: archive[name] for name in archive.files}
     except Exception as error:  # zipfile, numpy and the disk each have their own
         hint = f"{type(error).__name__}: {error}"
-        raise InputError("file", "a readable .npz without pickled objects", str(path), hint) from None
+        raise InputError(
+            "file", "a readable .npz without pickled objects", str(path), hint
+        ) from None
     kind = _one_of(path, arrays, KINDS.names, "predictions")
     return kind, arrays[kind], arrays[_one_of(path, arrays, LABELS, "labels")]
 
@@ -83,7 +85,7 @@ def _table(path: Path) -> tuple[str, np.ndarray, np.ndarray]:
 def _one_of(path: Path, there: Any, wanted: tuple[str, ...], what: str) -> str:
     names = [name for name in wanted if name in there]
     if len(names) != 1:
-        value = list(there)[:8] if not names else names
+        value = names or list(there)[:8]
         raise InputError(f"{path.name}: {what}", f"exactly one of {list(wanted)}", value, LAYOUT)
     return names[0]
 

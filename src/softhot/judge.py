@@ -124,16 +124,17 @@ def _sentences(
     gap, (low, high) = scores["gap"], intervals["gap"]
     says = (
         f"it says {scores['confidence']:.1%} on average and is right {scores['accuracy']:.1%} of "
-        f"the time (gap {100 * gap:+.1f} points, 95 % interval {100 * low:+.1f} to {100 * high:+.1f})."
+        f"the time (gap {100 * gap:+.1f} points, 95 % interval {100 * low:+.1f} to "
+        f"{100 * high:+.1f})."
     )
     name = "Overconfident" if low > 0 else "Underconfident" if high < 0 else "No detectable bias"
     found = [f"{name}: {says}"]
     reach = max(scores["confidence"] - 1 / p.num_classes, 0.0)
     if alpha is not None:
         found.append(
-            f"If it was trained without smoothing, uniform smoothing at alpha of at most {alpha:.2g} "
-            f"would bring confidence down to accuracy; beyond {min(2 * alpha, 1):.2g} raw "
-            "calibration would be worse than now."
+            "If it was trained without smoothing, uniform smoothing at alpha of at most "
+            f"{alpha:.2g} would bring confidence down to accuracy; beyond {min(2 * alpha, 1):.2g} "
+            "raw calibration would be worse than now."
         )
     else:
         found.append(
@@ -143,9 +144,9 @@ def _sentences(
     change = scores["nll"] - scaled["nll"]
     if change > 0.001:
         found.append(
-            f"Rescaling needs no training: divide the logits by T = {temperature:.2f}. On rows it was "
-            f"not fitted on, NLL goes from {scores['nll']:.3f} to {scaled['nll']:.3f} nats and ECE "
-            f"from {scores['ece']:.1%} to {scaled['ece']:.1%}; accuracy stays."
+            f"Rescaling needs no training: divide the logits by T = {temperature:.2f}. On rows it "
+            f"was not fitted on, NLL goes from {scores['nll']:.3f} to {scaled['nll']:.3f} nats and "
+            f"ECE from {scores['ece']:.1%} to {scaled['ece']:.1%}; accuracy stays."
         )
     else:
         found.append(f"Rescaling changes little (T = {temperature:.2f}).")
@@ -156,10 +157,11 @@ def _sentences(
         )
     if p.floored:
         found.append(
-            f"{p.floored} rows give their true class probability exactly 0, which would make the NLL "
-            "infinite; they count with the smallest positive number. Save logits instead."
+            f"{p.floored} rows give their true class probability exactly 0, which would make the "
+            "NLL infinite; they count with the smallest positive number. Save logits instead."
         )
     found.append(
-        "Whether smoothing would change accuracy cannot be seen from here; `softhot study` measures it."
+        "Whether smoothing would change accuracy cannot be seen from here; `softhot study` "
+        "measures it."
     )
     return found

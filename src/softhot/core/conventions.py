@@ -170,7 +170,7 @@ def meanings(alpha: float, num_classes: int) -> list[dict[str, Any]]:
         classes = 2 if convention.binary else k
         if alpha in alpha_range(convention, classes) and (name != "skip_pad" or classes > 2):
             convert = convention.to_uniform
-            row = {"convention": name, "formula": convention.formula}
+            row: dict[str, Any] = {"convention": name, "formula": convention.formula}
             row |= {"on": convention.on(alpha, classes), "off": convention.off(alpha, classes)}
             row |= {"uniform": convert(alpha, classes) if convert else None}
             rows.append(row | {"used_by": convention.used_by})

@@ -1,0 +1,186 @@
+"""The command: every subcommand, what it prints, and how it fails."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from softhot import cli
+
+TINY = """
+dataset = "digits"
+alphas = [0.0, 0.1]
+seeds = 3
+train = 100
+validation = 60
+test = 100
+hidden = [8]
+epochs = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Commands write below the folder they are called in."""
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.toml").write_text(TINY)
+    np.savez("p.npz", labels=np.array([0, 1, 2, 2]), logits=np.eye(4, 3) * 3)
+
+
+def run(capsys, *arguments: str) -> tuple[int, str, str]:
+    code = cli.main(list(arguments))
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_a_study_prints_table_verdict_and_report(capsys):
+    code, out, err = run(capsys, "study", "tiny.toml", "--out", "here", "--jobs", "1")
+    assert code == 0
+    assert "uniform 0.1" in out
+    assert "Report: here/report.html" in out
+    assert "6 of 6 trials" in err
+    page = Path("here/report.html").read_text()
+    verdict = json.loads(run(capsys, "report", "here", "--json")[1])["verdict"]
+    assert " ".join(verdict["headline"].split()) in " ".join(out.split())
+    assert verdict["headline"].split(":")[0] in page
+
+
+def test_a_finished_study_trains_nothing_again(capsys):
+    run(capsys, "study", "tiny.toml", "--out", "here", "--jobs", "1")
+    before = {path: path.stat().st_mtime_ns for path in Path("here/trials").iterdir()}
+    page = Path("here/report.html").read_bytes()
+    code, _, err = run(capsys, "study", "tiny.toml", "--out", "here", "--jobs", "1")
+    assert code == 0
+    assert "trials" not in err
+    assert {path: path.stat().st_mtime_ns for path in Path("here/trials").iterdir()} == before
+    assert Path("here/report.html").read_bytes() == page
+
+
+def test_options_change_the_study_and_the_choice(capsys):
+    arguments = ["study", "tiny.toml", "--alphas", "0.3,0", "--seeds", "2", "--select", "accuracy"]
+    code, out, _ = run(capsys, *arguments, "--json", "--jobs", "1")
+    assert code == 0
+    content = json.loads(out)
+    assert [arm["alpha"] for arm in content["arms"]] == [0, 0.3]
+    assert content["select"] == "accuracy"
+    assert len(content["seeds"]) == 2
+    folder = Path(content["report"]).parent
+    assert folder.parent == Path("runs")
+    assert folder.name.startswith("digits-")
+
+
+def test_a_damaged_trial_is_named_and_trained_again(capsys):
+    run(capsys, "study", "tiny.toml", "--out", "here", "--jobs", "1")
+    record = next(Path("here/trials").glob("*.json"))
+    whole = record.read_bytes()
+    record.write_bytes(whole[:-9])
+    code, _, err = run(capsys, "report", "here")
+    assert code == 0
+    assert record.stem in err
+    code, _, err = run(capsys, "study", "tiny.toml", "--out", "here", "--jobs", "1")
+    assert code == 0
+    assert record.stem in err
+    assert len(record.read_bytes()) == pytest.approx(len(whole), abs=8)
+
+
+def test_judge_prints_and_writes(capsys):
+    code, out, _ = run(capsys, "judge", "p.npz", "--out", "page.html")
+    assert code == 0
+    assert "4 rows of 3 classes" in out
+    assert "Page: page.html" in out
+    assert Path("page.html").read_text().startswith("<!doctype html>")
+    code, out, _ = run(capsys, "judge", "p.npz", "--json")
+    assert code == 0
+    assert json.loads(out)["scores"]["accuracy"] == 0.75
+
+
+def test_explain_prints_the_paper_s_numbers(capsys):
+    code, out, _ = run(capsys, "explain", "--alpha", "0.1", "--classes", "10")
+    assert code == 0
+    for number in ("0.91", "0.01", "4.51086", "0.500288", "0.111111"):
+        assert number in out
+    content = json.loads(run(capsys, "explain", "--rule", "others", "--json")[1])
+    assert content["on"] == pytest.approx(0.9)
+    assert content["off"] == pytest.approx(0.1 / 9)
+    assert {row["convention"] for row in content["conventions"]} >= {"uniform", "others", "kept"}
+
+
+BAD = [
+    (["explain", "--alpha", "1.5"], ["alpha", "[0, 1)", "1.5"]),
+    (["explain", "--alpha", "nan"], ["alpha", "nan"]),
+    (["explain", "--classes", "1"], ["num_classes", "1"]),
+    (["explain", "--rule", "unifrom"], ["rule", "uniform"]),
+    (["study", "digts"], ["dataset", "digts", "digits"]),
+    (["study", "absent.toml"], ["absent.toml"]),
+    (["study", "tiny.toml", "--alphas", "0,1.5"], ["alphas", "1.5"]),
+    (["study", "tiny.toml", "--alphas", "a,b"], ["alphas", "a,b", "--alphas"]),
+    (["study", "tiny.toml", "--seeds", "0"], ["seeds", "0"]),
+    (["study", "tiny.toml", "--jobs", "0"], ["jobs", "0"]),
+    (["study", "tiny.toml", "--select", "nil"], ["select", "nil", "nll"]),
+    (["study", "tiny.toml", "--out", "p.npz"], ["p.npz"]),
+    (["report", "."], ["study.toml"]),
+    (["report", "absent"], ["absent"]),
+    (["judge", "absent.npz"], ["absent.npz"]),
+    (["judge", "tiny.toml"], [".npz", ".toml"]),
+    (["judge", "p.npz", "--out", "no/such/page.html"], ["page.html"]),
+    (["juge", "p.npz"], ["juge", "judge"]),
+    (["judge"], ["file"]),
+    (["study", "--sedes", "3"], ["sedes"]),
+]
+
+
+@pytest.mark.parametrize(("arguments", "parts"), BAD, ids=lambda part: " ".join(part))
+def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(capsys, arguments, parts):
+    before = set(Path().rglob("*"))
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.count("\n") == 1
+    for part in parts:
+        assert part.lower() in err.lower()
+    assert set(Path().rglob("*")) == before
+
+
+def test_a_folder_of_another_study_is_refused(capsys):
+    run(capsys, "study", "tiny.toml", "--out", "here", "--jobs", "1")
+    before = {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()}
+    code, _, err = run(capsys, "study", "tiny.toml", "--seeds", "4", "--out", "here")
+    assert code == 2
+    assert "seeds" in err
+    assert {p: p.read_bytes() for p in Path("here").rglob("*") if p.is_file()} == before
+
+
+def test_help_shows_an_example_of_every_command(capsys):
+    for command in ("study", "report", "judge", "explain"):
+        code, out, _ = run(capsys, command, "--help")
+        assert code == 0
+        assert f"Example: softhot {command}" in " ".join(out.split())
+
+
+def test_interrupted_it_says_so_and_the_same_command_continues(capsys):
+    Path("slow.toml").write_text(TINY.replace("epochs = 3", "epochs = 60"))
+    command = [sys.executable, "-m", "softhot.cli", "study", "slow.toml", "--out", "here"]
+    process = subprocess.Popen([*command, "--jobs", "1"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(Path("here/trials").glob("*.json")) and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    finished = set(Path("here/trials").glob("*.json"))
+    if process.returncode == 0:  # it was faster than the signal
+        assert len(finished) == 6
+        return
+    assert process.returncode == 130
+    assert "the same command continues" in err
+    assert "Traceback" not in err
+    assert finished
+    code, _, _ = run(capsys, "study", "slow.toml", "--out", "here", "--jobs", "1")
+    assert code == 0
+    assert set(Path("here/trials").glob("*.json")) >= finished
