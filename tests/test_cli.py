@@ -166,13 +166,14 @@ def test_help_shows_an_example_of_every_command(capsys):
 def test_interrupted_it_says_so_and_the_same_command_continues(capsys):
     Path("slow.toml").write_text(TINY.replace("epochs = 3", "epochs = 60"))
     command = [sys.executable, "-m", "softhot.cli", "study", "slow.toml", "--out", "here"]
-    process = subprocess.Popen([*command, "--jobs", "1"], stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(Path("here/trials").glob("*.json")) and process.poll() is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*command, "--jobs", "1"], stderr=pipe, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not list(Path("here/trials").glob("*.json")) and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
     finished = set(Path("here/trials").glob("*.json"))
     if process.returncode == 0:  # it was faster than the signal
         assert len(finished) == 6

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from softhot import __version__
-from softhot.core.check import InputError
+from softhot.core.check import InputError, SofthotWarning
 
 if TYPE_CHECKING:
     from softhot.studies import Comparison, Store, StudySpec
