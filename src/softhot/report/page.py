@@ -1,0 +1,190 @@
+"""The page as an object: parts are added, then one template makes the HTML."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any
+
+from softhot import plots
+from softhot.metrics import METRICS, Predictions
+from softhot.report import charts, words
+
+# The chart library is read by an HTML parser first; these three would end or confuse its script.
+_MARKUP = re.compile(r"<(?=/script|script|!--)", re.IGNORECASE)
+
+
+@dataclass
+class Page:
+    """What the template shows; a part left empty is left out."""
+
+    kind: str
+    title: str
+    subtitle: str
+    headline: str
+    sentences: Sequence[str]
+    decision: str = ""
+    notes: Sequence[str] = ()
+    figures: Sequence[Mapping[str, Any]] = ()
+    curves: Mapping[str, Any] | None = None
+    reliability_finding: str = ""
+    tiles: list[dict[str, Any]] = field(default_factory=list)
+    risk_finding: str = ""
+    risk_text: str = ""
+    tables: Sequence[Mapping[str, Any]] = ()
+    command: str = ""
+    settings: str = ""
+    provenance: Sequence[tuple[str, Sequence[str]]] = ()
+    specs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    pictures: dict[str, str] = field(default_factory=dict)
+    datasets: dict[str, list] = field(default_factory=dict)
+
+    def add_chart(
+        self, name: str, spec: charts.Spec, datasets: dict[str, list] | None = None
+    ) -> None:
+        """Add a chart; ``datasets`` are shared by all the charts that are given them."""
+        spec, datasets = _printable_in(spec), _printable_in(datasets)
+        self.specs[name] = {"spec": spec, "shared": datasets is not None}
+        self.datasets.update(datasets or {})
+        self.pictures[name] = charts.static_svg(
+            {**spec, "datasets": datasets} if datasets else spec
+        )
+
+    def add_tiles(
+        self,
+        model: str,
+        columns: Mapping[str, tuple[Sequence[Predictions], Mapping[str, float]]],
+        *,
+        temperature: float | None,
+        marks: Sequence[tuple[str, str]] = (),
+        chosen: bool = False,
+    ) -> None:
+        """Add a model's reliability diagrams: its predictions and scores by column."""
+        figures = []
+        for column, (predictions, scores) in columns.items():
+            rows = plots.prepare_reliability(predictions)
+            name = f"{len(self.tiles)}-{column}"
+            bins = charts.bin_data(rows)
+            self.add_chart(f"reliability-{name}", charts.reliability_chart(bins, column))
+            self.add_chart(f"histogram-{name}", charts.histogram_chart(bins, column))
+            figures.append(
+                {
+                    "name": name,
+                    "column": column,
+                    "temperature": temperature if column == "scaled" else None,
+                    "ece": words.quantity("ece", scores["ece"]),
+                    "gap": words.quantity("gap", scores["gap"]),
+                    "reliability": words.reliability_text(model, column, rows),
+                    "histogram": words.histogram_text(model, column, rows),
+                }
+            )
+        self.tiles.append({"model": model, "marks": marks, "chosen": chosen, "figures": figures})
+
+    def add_risk(
+        self, styles: Sequence[tuple[str, str, float]], data: dict[str, plots.Rows], kept: float
+    ) -> dict[str, float]:
+        """Add the risk-coverage curve; returns each model's error at coverage ``kept``."""
+        self.add_chart("risk", charts.risk_chart(charts.risk_data(data, styles)))
+        at = {(row["model"], row["coverage"]): row["risk"] for row in data["lines"]}
+        models = list(dict.fromkeys(row["model"] for row in data["lines"]))
+        self.risk_text = "Error among the rows kept, by share kept: " + "; ".join(
+            f"{name} "
+            + ", ".join(
+                f"{words.percent(c)}: {words.percent(at[name, c], 2)}" for c in (0.5, 0.8, 0.9, 1.0)
+            )
+            for name in models
+        )
+        return {name: at[name, kept] for name in models}
+
+    def html(self) -> str:
+        """The finished page."""
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+
+        environment = Environment(
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            finalize=printable,
+        )
+        environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
+        environment.filters["prose"] = _prose
+        library = _MARKUP.sub(r"\\x3c", charts.javascript())
+        script = _read("page.js")
+        return (
+            environment.from_string(_read("page.html.j2")).render(
+                page=self,
+                pictures={name: Markup(svg) for name, svg in self.pictures.items()},
+                data={"charts": self.specs, "datasets": self.datasets},
+                style=Markup(_read("style.css")),
+                scripts=[Markup(library), Markup(script)],
+                policy=_policy([library, script]),
+                columns=words.COLUMNS,
+                verdict=_split(self.headline, self.decision),
+                definitions=[
+                    (words.short(name), METRICS[name].label, words.definition(name))
+                    for name in METRICS
+                ],
+            )
+            + "\n"
+        )
+
+
+def printable(value: Any) -> Any:
+    r"""Text in which what cannot be seen is spelled out; anything else as it is.
+
+    Control characters, marks that turn the direction of writing, halves of surrogate pairs: in a
+    name they mislead the reader or break the file.
+
+    >>> printable("a\x00b\u202ec")
+    'a\\u0000b\\u202ec'
+    """
+    if type(value) is not str:  # Markup is the page's own
+        return value
+    return "".join(
+        c if c.isprintable() or c in "\n\u00a0\u202f" else f"\\u{ord(c):04x}" for c in value
+    )
+
+
+def _split(headline: str, otherwise: str) -> tuple[str, str]:
+    """A headline as its answer and its reason: "Do not smooth: ..." is one of each."""
+    answer, colon, reason = headline.partition(": ")
+    if not colon or len(answer) > 60:
+        answer, reason = otherwise, headline
+    return answer[:1].upper() + answer[1:], reason[:1].upper() + reason[1:]
+
+
+def _prose(sentence: str) -> Any:
+    """A sentence with what stands in `backticks` set as code."""
+    from markupsafe import Markup, escape
+
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(printable(sentence)))))
+
+
+def _printable_in(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _printable_in(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_printable_in(value) for value in tree]
+    return printable(tree)
+
+
+def _read(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
+
+
+def _policy(scripts: Sequence[str]) -> str:
+    """A content security policy: these scripts, inline styles, and nothing from anywhere."""
+    hashes = " ".join(
+        f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'"
+        for s in scripts
+    )
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )

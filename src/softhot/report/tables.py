@@ -1,0 +1,204 @@
+"""Results as the rows of the page: tables, key figures, notes, provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from softhot.metrics import METRICS, Predictions
+from softhot.report import words
+
+if TYPE_CHECKING:
+    from softhot.studies.compare import ArmSummary, Comparison, Estimate
+    from softhot.studies.store import Record
+
+TITLES = {"raw": "As trained", "scaled": "After temperature scaling"}
+
+
+def study_subtitle(comparison: Comparison) -> str:
+    """How large the study is."""
+    spec = comparison.spec
+    return (
+        f"{len(comparison.arms)} arms × {len(comparison.seeds)} paired seeds, judged on hard "
+        f"labels; {spec.train:,} rows to train, {spec.validation:,} to choose and to fit "
+        f"temperatures, {spec.test:,} to test"
+    )
+
+
+def key_figures(base: ArmSummary, arm: ArmSummary) -> list[dict[str, str]]:
+    """The four comparisons that carry the verdict: the arm beside no smoothing."""
+    figures = []
+    for name, column in (("accuracy", "both"), ("nll", "scaled"), ("nll", "raw"), ("gap", "raw")):
+        part = "raw" if column == "both" else column
+        change: Estimate = getattr(arm, f"difference_{part}")[name]
+        label = METRICS[name].label
+        figures.append(
+            {
+                "label": label
+                if column == "both"
+                else f"{words.short(name)} {words.COLUMNS[column]}",
+                "arm": words.alpha(arm),
+                "before": _value(name, getattr(base, f"test_{part}")[name]),
+                "after": _value(name, getattr(arm, f"test_{part}")[name]),
+                "unit": words.unit(name),
+                "change": words.number(name, change.mean, signed=True),
+                "interval": words.interval(name, change.low, change.high, signed=True),
+                "judged": words.judged(name, change),
+            }
+        )
+    return figures
+
+
+def floored_notes(models: Mapping[str, Sequence[Predictions]]) -> list[str]:
+    """Rows whose NLL rests on the floor under probability 0, if any."""
+    counts = {name: sum(p.floored for p in predictions) for name, predictions in models.items()}
+    return [
+        f"{name}: in {count:,} rows the true class had probability exactly 0 and was raised to the "
+        "smallest number of its type. Without that the NLL would be infinite."
+        for name, count in counts.items()
+        if count
+    ]
+
+
+def marks(comparison: Comparison, arm: ArmSummary) -> list[tuple[str, str]]:
+    """Labels of an arm, each with what it means."""
+    found = []
+    if arm.name == comparison.chosen:
+        label = METRICS[comparison.select].label
+        found.append(("chosen", f"best {label} on validation"))
+    if arm.name == comparison.one_se and comparison.one_se != comparison.chosen:
+        found.append(("1 SE", "smallest alpha within one standard error of the best"))
+    return found
+
+
+def study_table(comparison: Comparison, column: str) -> dict[str, Any]:
+    """All arms and all metrics of one column, with paired differences to "none"."""
+    rows = []
+    for arm in comparison.arms:
+        means: dict[str, Estimate] = getattr(arm, f"test_{column}")
+        changes: dict[str, Estimate] = getattr(arm, f"difference_{column}")
+        cells = []
+        for name in METRICS:
+            mean, change = means[name], changes[name]
+            cell = {"metric": name, "value": _value(name, mean)}
+            if arm.alpha == 0:
+                cell["interval"] = words.interval(name, mean.low, mean.high, signed=name == "gap")
+            else:
+                cell["change"] = words.number(name, change.mean, signed=True)
+                cell["interval"] = words.interval(name, change.low, change.high, signed=True)
+                cell["judged"] = words.judged(name, change)
+            cells.append(cell)
+        temperature = arm.temperature.mean if column == "scaled" else None
+        rows.append(
+            {
+                "name": arm.name,
+                "marks": marks(comparison, arm),
+                "chosen": arm.name == comparison.chosen,
+                "temperature": temperature,
+                "cells": cells,
+            }
+        )
+    seeds = len(comparison.seeds)
+    note = (
+        f"Mean over {seeds} {'seed' if seeds == 1 else 'seeds'} on the test rows. Under it the "
+        "paired difference to “none” and its 95 % interval; for “none” the interval of the mean "
+        "itself. “Better” and “worse” stand where the interval excludes 0."
+    )
+    return _table(column, rows, note, first="Arm")
+
+
+def judgement_subtitle(models: Mapping[str, Predictions]) -> str:
+    """How many models and rows are judged."""
+    sizes = sorted({(len(p), p.num_classes) for p in models.values()})
+    count = f"{len(models)} {'model' if len(models) == 1 else 'models'}"
+    return f"{count}; " + ", ".join(f"{n:,} rows of {k:,} classes" for n, k in sizes)
+
+
+def judgement_table(
+    scores: Mapping[str, Mapping[str, float]],
+    column: str,
+    temperatures: Mapping[str, float],
+    intervals: Mapping[str, Mapping[str, tuple[float, float]]],
+) -> dict[str, Any]:
+    """All models and all metrics of one column."""
+    rows = []
+    for model, values in scores.items():
+        cells = []
+        for name in METRICS:
+            low, high = intervals.get(model, {}).get(name, (None, None))
+            signed = name == "gap"
+            cells.append(
+                {
+                    "metric": name,
+                    "value": words.number(name, values[name], signed=signed),
+                    "interval": words.interval(name, low, high, signed=signed),
+                }
+            )
+        temperature = temperatures.get(model) if column == "scaled" else None
+        rows.append(
+            {
+                "name": model,
+                "marks": [],
+                "chosen": False,
+                "temperature": temperature,
+                "cells": cells,
+            }
+        )
+    note = "Under a value its 95 % interval." if intervals else ""
+    return _table(column, rows, note, first="Model")
+
+
+def study_provenance(
+    comparison: Comparison,
+    records: Sequence[Record],
+    versions: Mapping[str, str],
+    split_digest: str,
+) -> list[tuple[str, list[str]]]:
+    """Where every number comes from."""
+    from softhot.datasets import DATASETS
+
+    spec = comparison.spec
+    trained: dict[str, list[str]] = {}
+    for record in records:
+        for name, version in record.versions.items():
+            if version not in trained.setdefault(name, []):
+                trained[name].append(version)
+    info = DATASETS.get(spec.dataset)
+    data = [info.title, info.source, info.licence] if info else []
+    seconds = sum(record.seconds for record in records)
+    return [
+        ("Data", [spec.dataset, *data]),
+        ("Split, SHA-256", [split_digest]),
+        ("Settings, SHA-256", [spec.digest]),
+        ("Seeds compared", [", ".join(map(str, comparison.seeds))]),
+        ("Chosen by", [f"{METRICS[comparison.select].label} on validation rows, hard labels"]),
+        ("Trials", [f"{len(records):,} of {len(spec.trials()):,}, {seconds:,.0f} s of training"]),
+        ("Trained with", version_list({n: ", ".join(sorted(v)) for n, v in trained.items()})),
+        ("Page made with", version_list(versions)),
+    ]
+
+
+def version_list(versions: Mapping[str, str]) -> list[str]:
+    """Names with versions, sorted."""
+    return [f"{name} {version}" for name, version in sorted(versions.items())]
+
+
+def _table(column: str, rows: list[dict[str, Any]], note: str, first: str) -> dict[str, Any]:
+    columns = [
+        {"name": name, "short": words.short(name), "label": metric.label, "unit": words.unit(name)}
+        for name, metric in METRICS.items()
+    ]
+    has_temperature = any(row["temperature"] is not None for row in rows)
+    return {
+        "title": TITLES[column],
+        "column": column,
+        "first": first,
+        "columns": columns,
+        "temperature": has_temperature,
+        "rows": rows,
+        "note": note,
+    }
+
+
+def _value(name: str, estimate: Estimate) -> str:
+    return words.number(name, estimate.mean, signed=name == "gap")

@@ -1,0 +1,198 @@
+"""Plot data against the metrics they draw, and the laws of what is computed for drawing alone."""
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softhot import plots
+from softhot.calibration import apply_temperature
+from softhot.core.check import InputError
+from softhot.metrics import METRICS, Predictions, accuracy, aurc, ece, reliability
+from softhot.studies import Record, StudySpec, compare
+
+LABELS = np.arange(60) % 3
+
+
+def study(alphas=(0.1, 0.3), seeds=4, select="nll"):
+    """A study as if trained: smoothing makes these logits smaller and slightly more often right."""
+    spec = StudySpec(alphas=alphas, seeds=seeds, test=len(LABELS), validation=len(LABELS))
+
+    def predictions(trial, part):
+        noise = np.random.default_rng([trial.seed, part]).normal(size=(len(LABELS), 3))
+        right = np.eye(3)[LABELS] * (1.5 + trial.alpha)
+        return Predictions.from_logits((right + noise) * (3 - 4 * trial.alpha), LABELS)
+
+    records = [
+        Record(t, 0.5, {"torch": "2"}, "ab" * 32, predictions(t, 0), predictions(t, 1))
+        for t in spec.trials()
+    ]
+    return compare(records, spec, select), records
+
+
+@pytest.fixture(scope="module")
+def found():
+    return study()
+
+
+def test_curves_are_the_comparison_s_numbers(found):
+    comparison, _ = found
+    curves = plots.prepare_curves(comparison)
+    by = {(r["metric"], r["column"], r["alpha"]): r for r in curves["means"]}
+    assert len(by) == len(curves["means"]) == (2 * len(METRICS) - 1) * 3  # accuracy: one column
+    for arm in comparison.arms:
+        for column in ("raw", "scaled"):
+            for name in METRICS:
+                row = by[name, "both" if name == "accuracy" else column, arm.alpha]
+                value = getattr(arm, f"test_{column}")[name]
+                change = getattr(arm, f"difference_{column}")[name]
+                assert (row["value"], row["low"], row["high"]) == (
+                    value.mean,
+                    value.low,
+                    value.high,
+                )
+                assert (row["change"], row["change_low"]) == (change.mean, change.low)
+    one = [r for r in curves["seeds"] if (r["metric"], r["column"], r["seed"]) == ("nll", "raw", 2)]
+    assert [r["value"] for r in one] == [arm.test_raw["nll"].values[2] for arm in comparison.arms]
+    assert one[0]["change"] == 0
+
+
+def test_curve_labels_stand_at_the_right_end_and_apart(found):
+    comparison, _ = found
+    curves = plots.prepare_curves(comparison)
+    for name in METRICS:
+        labels = [row for row in curves["labels"] if row["metric"] == name]
+        assert {row["alpha"] for row in labels} == {0.3}
+        for field in ("value", "change"):
+            drawn = [r[field] for r in curves["means"] + curves["seeds"] if r["metric"] == name]
+            heights = sorted(row[field] for row in labels)
+            room = 0.07 * (max(drawn) - min(drawn))
+            assert all(b - a >= room * (1 - 1e-9) for a, b in itertools.pairwise(heights))
+
+
+def test_only_so_many_seeds_are_drawn(found, monkeypatch):
+    monkeypatch.setattr(plots, "SEED_LINES", 2)
+    curves = plots.prepare_curves(found[0])
+    assert {row["seed"] for row in curves["seeds"]} == {0, 1}
+
+
+def test_too_few_seeds_have_no_interval():
+    comparison, _ = study(seeds=1)
+    means = plots.prepare_curves(comparison)["means"]
+    assert {row["low"] for row in means} == {row["change_high"] for row in means} == {None}
+
+
+def test_the_arm_in_focus_is_the_best_smoothed_one_on_validation(found):
+    comparison, _ = found
+    assert comparison.chosen != "none"
+    assert plots.focus(comparison).name == comparison.chosen
+    for select in ("nll", "accuracy", "gap"):
+        comparison, _ = study(select=select)
+        column = "validation_scaled" if select == "nll" else "validation_raw"
+        loss = {"nll": np.array, "gap": np.abs, "accuracy": lambda v: -np.array(v)}[select]
+        best = min(
+            comparison.arms[1:], key=lambda arm: loss(getattr(arm, column)[select].values).mean()
+        )
+        refused = dataclasses.replace(comparison, chosen="none")
+        assert plots.focus(refused).name == best.name, select
+
+
+def test_scaled_predictions_use_each_seed_s_temperature(found):
+    comparison, records = found
+    predictions = plots.prepare_predictions(comparison, reversed(records))
+    assert list(predictions) == [arm.name for arm in comparison.arms]
+    for arm in comparison.arms:
+        both = predictions[arm.name]
+        for raw, scaled, t in zip(both["raw"], both["scaled"], arm.temperature.values, strict=True):
+            assert np.array_equal(scaled.log_probs, apply_temperature(raw, t).log_probs)
+        ours = np.mean([ece(one) for one in both["scaled"]])
+        assert ours == pytest.approx(arm.test_scaled["ece"].mean, abs=1e-12)
+
+
+def test_a_missing_record_is_named(found):
+    comparison, records = found
+    with pytest.raises(InputError, match=r"records must be .*'uniform 0.3' with seed 3"):
+        plots.prepare_predictions(comparison, records[:-1])
+
+
+def test_reliability_rows_sum_to_the_calibration_error(found):
+    _, records = found
+    rows = plots.prepare_reliability([records[0].test])
+    total = sum(row["share"] * abs(row["accuracy"] - row["confidence"]) for row in rows)
+    assert total == pytest.approx(ece(records[0].test), abs=1e-12)
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+
+
+def test_pooled_reliability_is_that_of_all_rows_together(found):
+    parts = [record.test for record in found[1][:5]]
+    together = Predictions(
+        np.concatenate([p.log_probs for p in parts]), np.concatenate([p.labels for p in parts])
+    )
+    expected = reliability(together, 15)
+    rows = plots.prepare_reliability(parts)
+    assert [row["rows"] for row in rows] == expected.count.tolist()
+    for name in ("lower", "upper", "confidence", "accuracy"):
+        assert [row[name] for row in rows] == pytest.approx(getattr(expected, name), abs=1e-12)
+
+
+@pytest.mark.parametrize(("bad", "said"), [([], "at least one"), ([1], "softhot.metrics.Predict")])
+def test_reliability_refuses_what_is_no_predictions(bad, said):
+    with pytest.raises(InputError, match=said):
+        plots.prepare_reliability(bad)
+
+
+@pytest.mark.parametrize("bad", [0, 1.5, True, None])
+def test_counts_are_checked(found, bad):
+    test = found[1][0].test
+    with pytest.raises(InputError, match="bins must be"):
+        plots.prepare_reliability([test], bins=bad)
+    with pytest.raises(InputError, match="points must be"):
+        plots.prepare_risk_coverage({"m": [test]}, points=bad)
+
+
+def test_the_area_under_risk_coverage_is_the_aurc(found):
+    test = found[1][0].test
+    lines = plots.prepare_risk_coverage({"m": [test]}, points=len(test), start=0)["lines"]
+    assert len(lines) == len(test)
+    assert np.mean([row["risk"] for row in lines]) == pytest.approx(aurc(test), abs=1e-12)
+    assert lines[-1]["risk"] == pytest.approx(1 - accuracy(test), abs=1e-12)
+
+
+def test_ties_in_confidence_do_not_depend_on_the_order_of_rows():
+    probs = np.array([[0.7, 0.3]] * 4 + [[0.6, 0.4]] * 4)
+    labels = np.array([0, 0, 1, 1, 1, 0, 0, 0])
+    forward = Predictions.from_probs(probs, labels)
+    lines = plots.prepare_risk_coverage(
+        {"forward": [forward], "backward": [forward[::-1]]}, points=8
+    )["lines"]
+    risks = [row["risk"] for row in lines]
+    assert risks[:8] == risks[8:]
+    assert risks[:4] == [0.5] * 4
+
+
+def test_risk_coverage_averages_seeds_and_starts_where_told(found):
+    parts = [record.test for record in found[1][:2]]
+    lines = plots.prepare_risk_coverage({"m": parts})["lines"]
+    assert [lines[0]["coverage"], lines[-1]["coverage"], len(lines)] == [0.1, 1.0, 91]
+    assert lines[-1]["risk"] == pytest.approx(1 - np.mean([accuracy(p) for p in parts]))
+    # 60 rows: coverage 0.5 keeps 30 of them.
+    surest = [p.correct[np.argsort(-p.confidence, kind="stable")[:30]] for p in parts]
+    half = next(row for row in lines if row["coverage"] == 0.5)
+    assert half["risk"] == pytest.approx(1 - np.mean(surest))
+
+
+@given(
+    st.lists(st.floats(-100, 100), min_size=1, max_size=12),
+    st.floats(0, 10),
+)
+def test_spread_keeps_order_and_mean_and_leaves_room(values, room):
+    moved = plots.spread(values, room)
+    order = np.argsort(values, kind="stable")
+    steps = np.diff(np.array(moved)[order])
+    assert (steps >= room - 1e-9).all()
+    assert np.mean(moved) == pytest.approx(np.mean(values), abs=1e-9)
+    if (np.diff(np.array(values)[order]) >= room).all():
+        assert moved == pytest.approx(values, abs=1e-9)
