@@ -1,0 +1,1 @@
+"""Measured comparisons, each a ratio to a named rival; run `python -m benchmarks`."""
