@@ -235,8 +235,8 @@ class Store:
             _require(record["key"] == trial.key, f"it is the record of {record['key']}")
             _require(record["trial"] == trial.to_dict(), "it is the record of another trial")
             path = self._path(trial.key, "npz")
-            arrays = _bytes(path, size := record["arrays"]["bytes"])
-            _require(len(arrays) == size, f"{len(arrays):,} bytes where {size:,} were written")
+            arrays = _bytes(path, most := record["arrays"]["bytes"])
+            _require(len(arrays) == most, f"{len(arrays):,} bytes where {most:,} were written")
             digest = hashlib.sha256(arrays).hexdigest()
             _require(digest == record["arrays"]["sha256"], "its SHA-256 is not the recorded one")
             validation, test = _predictions(arrays, trial)
@@ -313,12 +313,13 @@ def _exists(path: Path) -> bool:
     return os.path.lexists(path)
 
 
-def _bytes(path: Path, limit: int) -> bytes:
-    """What is in ``path``, but no more than ``limit`` bytes and one."""
+def _bytes(path: Path, most: int) -> bytes:
+    """What is in the file ``path``, unless that is more than ``most`` bytes."""
     _require(_exists(path), "missing")
-    _require(path.is_file(), "not a regular file")
-    with path.open("rb") as file:
-        return file.read(limit + 1)
+    _require(path.is_file(), "not a regular file")  # a pipe would keep us waiting
+    size = path.stat().st_size
+    _require(size <= most, f"{size:,} bytes, more than the {most:,} that belong there")
+    return path.read_bytes()
 
 
 def _write(path: Path, data: bytes) -> None:

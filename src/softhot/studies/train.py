@@ -40,7 +40,7 @@ def train(trial: TrialSpec, dataset: Dataset, split: Split) -> TrialResult:
     """
     import torch
 
-    from softhot import Uniform
+    from softhot.core.rule import Uniform
     from softhot.torch import cross_entropy
 
     began = time.perf_counter()

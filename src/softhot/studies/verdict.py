@@ -366,18 +366,21 @@ def _alerts(
 def _change(metric: str, difference: Estimate, label: str = "") -> str:
     """``rises by 0.93 points (0.61 to 1.25)``; ``changes by ...`` if that may be luck."""
     factor, digits, unit = UNITS[metric]
-    mean = factor * difference.mean
-    if difference.low is None or difference.high is None:
-        return f"changes by {_number(mean, digits, '+')}{unit}"
-    low, high = factor * difference.low, factor * difference.high
     direction = _direction(difference)
-    if direction == 0:
-        span = f"{_number(low, digits, '+')} to {_number(high, digits, '+')}"
-        return f"changes by {_number(mean, digits, '+')}{unit} ({label}{span})"
-    near, far = sorted((abs(low), abs(high)))
-    span = f"{_number(near, digits)} to {_number(far, digits)}"
-    verb = "rises" if direction > 0 else "falls"
-    return f"{verb} by {_number(abs(mean), digits)}{unit} ({label}{span})"
+    verb = {1: "rises", -1: "falls", 0: "changes"}[direction]
+    # The sign is in the verb, if there is one; then the ends of the interval change places.
+    numbers = [d for d in (difference.mean, difference.low, difference.high) if d is not None]
+    mean, *ends = _numbers([factor * (direction or 1) * d for d in numbers], digits, not direction)
+    span = f" ({label}{' to '.join(ends[::-1] if direction < 0 else ends)})" if ends else ""
+    return f"{verb} by {mean}{unit}{span}"
+
+
+def _numbers(values: Sequence[float], digits: int, sign: bool) -> list[str]:
+    """``values`` with ``digits`` decimals, or up to three more if one would be a false zero."""
+    for decimals in range(digits, digits + 4):
+        if all(round(value, decimals) for value in values if value):
+            break
+    return [f"{round(value, decimals) + 0.0:{'+' if sign else ''}.{decimals}f}" for value in values]
 
 
 def _direction(difference: Estimate) -> int:
@@ -404,14 +407,6 @@ def _with(arm: ArmSummary) -> str:
 
 def _percent(estimate: Estimate) -> str:
     return f"{100 * estimate.mean:.1f} %"
-
-
-def _number(value: float, digits: int, sign: str = "") -> str:
-    """``value`` with ``digits`` decimals, and up to three more rather than a false zero."""
-    for decimals in range(digits, digits + 4):
-        if round(value, decimals):
-            return f"{value:{sign}.{decimals}f}"
-    return f"{0:.{digits}f}"
 
 
 def _count(number: int, noun: str) -> str:

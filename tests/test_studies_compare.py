@@ -1,0 +1,241 @@
+"""Comparison against hand-computed numbers, SciPy, and the rule that choosing is blind to test."""
+
+import dataclasses
+import importlib
+import json
+
+import numpy as np
+import pytest
+import scipy.stats
+from hypothesis import given
+from hypothesis import strategies as st
+
+from softhot.calibration import apply_temperature, fit_temperature
+from softhot.core.check import InputError
+from softhot.metrics import METRICS, Predictions, score
+from softhot.studies import Estimate, Record, compare
+from softhot.studies.compare import SELECT, choose, loss
+from studies_cases import TINY, fabricate
+
+comparing = importlib.import_module("softhot.studies.compare")
+
+SPEC = dataclasses.replace(TINY, seeds=5)
+finite = st.floats(-1e6, 1e6)
+
+
+def record(trial, **planted):
+    result = fabricate(trial, **planted)
+    return Record(
+        trial=trial,
+        seconds=result.seconds,
+        versions=result.versions,
+        split=result.split,
+        validation=Predictions.from_logits(result.validation_logits, result.validation_labels),
+        test=Predictions.from_logits(result.test_logits, result.test_labels),
+    )
+
+
+RECORDS = [record(trial, sharpness=2 + 5 * trial.alpha) for trial in SPEC.trials()]
+COMPARISON = compare(RECORDS, SPEC)
+
+
+def of(alpha):
+    return [r for r in RECORDS if r.trial.alpha == alpha]
+
+
+# --- Estimates ---------------------------------------------------------------------------------
+
+
+@given(st.lists(finite, min_size=3, max_size=30))
+def test_an_estimate_is_scipys_t_interval(values):
+    estimate = Estimate.of(values)
+    assert estimate.values == tuple(values)
+    if np.ptp(values) == 0:
+        assert estimate.low == pytest.approx(estimate.high)
+        return
+    expected = scipy.stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    scale = np.abs(values).max()
+    assert (estimate.low, estimate.high) == pytest.approx(tuple(expected), abs=1e-9 * scale)
+
+
+def test_an_estimate_by_hand():
+    estimate = Estimate.of([1, 2, 4, 5])  # s² = 10/3, t(0.975, 3) = 3.18244631
+    half = 3.18244631 * (10 / 3 / 4) ** 0.5
+    assert estimate.mean == 3
+    assert (estimate.low, estimate.high) == pytest.approx((3 - half, 3 + half), rel=1e-6)
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.5, 0.7]])
+def test_there_is_no_interval_below_three_seeds(values):
+    estimate = Estimate.of(values)
+    assert (estimate.low, estimate.high) == (None, None)
+    assert estimate.mean == pytest.approx(np.mean(values))
+
+
+# --- The table ---------------------------------------------------------------------------------
+
+
+def test_arms_hold_scores_of_every_metric_raw_and_scaled():
+    assert [arm.name for arm in COMPARISON.arms] == ["none", "uniform 0.1", "uniform 0.3"]
+    assert COMPARISON.seeds == (0, 1, 2, 3, 4)
+    assert COMPARISON.complete
+    for arm in COMPARISON.arms:
+        temperatures = [fit_temperature(r.validation) for r in of(arm.alpha)]
+        assert arm.temperature == Estimate.of(temperatures)
+        for part in ("validation", "test"):
+            raw = [getattr(r, part) for r in of(arm.alpha)]
+            scaled = [apply_temperature(p, t) for p, t in zip(raw, temperatures, strict=True)]
+            for column, held in (("raw", raw), ("scaled", scaled)):
+                estimates = getattr(arm, f"{part}_{column}")
+                assert set(estimates) == set(METRICS)
+                for metric, estimate in estimates.items():
+                    assert estimate.values == tuple(score(p)[metric] for p in held)
+
+
+@pytest.mark.parametrize("column", ["raw", "scaled"])
+@pytest.mark.parametrize("metric", METRICS)
+def test_differences_are_paired_over_seeds(metric, column):
+    none, _, arm = (getattr(a, f"test_{column}")[metric].values for a in COMPARISON.arms)
+    difference = getattr(COMPARISON.arms[2], f"difference_{column}")[metric]
+    expected = scipy.stats.ttest_rel(arm, none).confidence_interval(0.95)
+    assert (difference.low, difference.high) == pytest.approx(tuple(expected))
+    assert difference.mean == pytest.approx(np.mean(arm) - np.mean(none))
+    zero = getattr(COMPARISON.arms[0], f"difference_{column}")[metric]
+    assert (zero.mean, zero.low, zero.high) == (0, 0, 0)
+
+
+def test_the_order_of_records_does_not_matter():
+    assert compare(RECORDS[::-1], SPEC).to_dict() == COMPARISON.to_dict()
+
+
+def test_to_dict_is_json():
+    content = COMPARISON.to_dict()
+    assert json.loads(json.dumps(content, allow_nan=False)) == content
+    assert content["arms"][2]["difference_raw"]["nll"]["values"]
+    assert content["spec"]["alphas"] == [0, 0.1, 0.3]
+    one_seed = dataclasses.replace(SPEC, seeds=1)
+    json.dumps(compare(RECORDS[:3], one_seed).to_dict(), allow_nan=False)
+
+
+def test_only_seeds_finished_in_every_arm_count():
+    partial = [r for r in RECORDS if (r.trial.alpha, r.trial.seed) != (0.1, 2)]
+    comparison = compare(partial, SPEC)
+    assert (comparison.seeds, comparison.complete) == ((0, 1, 3, 4), False)
+    whole = COMPARISON.arms[1].test_raw["nll"].values
+    assert comparison.arms[1].test_raw["nll"].values == whole[:2] + whole[3:]
+    assert any("Only 4 of 5 seeds" in s for s in comparison.verdict.sentences)
+
+
+def test_no_complete_seed_is_an_error_that_says_what_to_do():
+    with pytest.raises(InputError, match=r"got '2 of 15 trials'. Run the study's command again"):
+        compare(RECORDS[:2], SPEC)
+
+
+def test_records_of_another_study_are_refused():
+    with pytest.raises(InputError, match="records of this study"):
+        compare(RECORDS, dataclasses.replace(SPEC, epochs=4))
+    with pytest.raises(InputError, match="records of this study"):
+        compare(RECORDS, dataclasses.replace(SPEC, seeds=4))
+
+
+def test_records_scored_on_other_rows_are_refused():
+    moved = [*RECORDS[:-1], dataclasses.replace(RECORDS[-1], split="another")]
+    with pytest.raises(InputError, match=r"one split.*in a new folder"):
+        compare(moved, SPEC)
+
+
+# --- The choice --------------------------------------------------------------------------------
+
+
+def held(**columns):
+    """Validation predictions of two classes, of which the given share of 100 rows is right."""
+    found = {}
+    for name, shares in columns.items():
+        for seed, share in enumerate(shares):
+            labels = (np.arange(100) >= share).astype(int)
+            logits = np.tile([3.0, 0.0], (100, 1))
+            found[float(name.replace("a", "0.")), seed] = Predictions.from_logits(logits, labels)
+    return found
+
+
+def test_the_best_mean_wins_and_of_equals_the_smallest():
+    choice = choose(held(a0=[80, 80], a1=[85, 75], a2=[70, 99], a3=[99, 70]), "accuracy")
+    assert (choice.best, choice.rival) == (0.2, 0.2)
+    choice = choose(held(a0=[80, 80], a1=[85, 75]), "accuracy")
+    assert (choice.best, choice.rival) == (0.0, 0.1)
+
+
+def test_one_standard_error_is_that_of_the_paired_difference():
+    # Against alpha 0.3: 0.0 is behind by 5, 5, 5: no error. 0.1 by 0, 3, 9: mean 4, error 2.65.
+    # 0.2 by 0, 0, 6: mean 2, error 2.
+    shares = {"a0": [85, 75, 93], "a1": [90, 77, 89], "a2": [90, 80, 92], "a3": [90, 80, 98]}
+    choice = choose(held(**shares), "accuracy")
+    assert (choice.best, choice.one_se) == (0.3, 0.2)
+
+
+def test_one_seed_has_no_standard_error():
+    choice = choose(held(a0=[80], a1=[81], a2=[82]), "accuracy")
+    assert (choice.best, choice.one_se) == (0.2, 0.2)
+
+
+def test_the_gap_is_chosen_by_its_absolute_value_seed_by_seed():
+    # Confidence is 0.953. Means of the signed gap: 0.1 has the smaller one, but it is off by more.
+    choice = choose(held(a0=[50, 50], a1=[100, 91], a2=[96, 96]), "gap")
+    assert choice.best == 0.2
+    signed = choice.raw[0.1]["gap"].mean(), choice.raw[0.2]["gap"].mean()
+    assert abs(signed[0]) < 0.005
+    assert abs(signed[1]) > abs(signed[0])
+
+
+@pytest.mark.parametrize("select", SELECT.names)
+def test_each_metric_chooses_what_it_rates_best(select):
+    comparison = compare(RECORDS, SPEC, select)
+    column = "scaled" if select in ("nll", "brier") else "raw"
+    losses = {
+        arm.name: loss(select, np.array(getattr(arm, f"validation_{column}")[select].values)).mean()
+        for arm in comparison.arms
+    }
+    assert comparison.chosen == min(losses, key=losses.get)
+    assert comparison.select == select
+
+
+@pytest.mark.parametrize("select", [*SELECT.bad_values(), "confidence", "NLL"])
+def test_what_is_no_score_cannot_choose(select):
+    with pytest.raises(InputError, match="select must be one of 'accuracy', 'nll'"):
+        compare(RECORDS, SPEC, select)
+
+
+@pytest.mark.parametrize("select", SELECT.names)
+def test_the_choice_cannot_see_the_test_set(select):
+    """Whatever the test rows say, alpha, temperatures and validation scores stay."""
+    upside_down = [
+        dataclasses.replace(r, test=Predictions.from_logits(-50 * r.test.log_probs, r.test.labels))
+        for r in RECORDS
+    ]
+    one, two = compare(RECORDS, SPEC, select), compare(upside_down, SPEC, select)
+    assert (one.chosen, one.one_se) == (two.chosen, two.one_se)
+    for before, after in zip(one.arms, two.arms, strict=True):
+        assert before.temperature == after.temperature
+        assert before.validation_raw == after.validation_raw
+        assert before.validation_scaled == after.validation_scaled
+        assert before.test_raw["nll"] != after.test_raw["nll"]
+
+
+def test_the_test_set_is_opened_after_the_choice(monkeypatch):
+    made = []
+
+    class Sealed:
+        def __init__(self, record):
+            self._record = record
+
+        def __getattr__(self, name):
+            assert name != "test" or made, "the test set was read before alpha was chosen"
+            return getattr(self._record, name)
+
+    def choosing(*arguments):
+        made.append(choose(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(comparing, "choose", choosing)
+    assert compare([Sealed(r) for r in RECORDS], SPEC).to_dict() == COMPARISON.to_dict()
+    assert len(made) == 1

@@ -1,0 +1,206 @@
+"""Runs that are cut off, fail or share a folder must end where an undisturbed run ends."""
+
+import contextlib
+import dataclasses
+import importlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from softhot.core.check import InputError, SofthotWarning
+from softhot.studies import Progress, Store, StudySpec, compare, run
+from studies_cases import TINY, contents
+
+running = importlib.import_module("softhot.studies.run")
+
+# Trials of some 30 ms each, so that a kill mostly falls into training or saving.
+STUDY = StudySpec(dataset="wine", alphas=(0.1, 0.3), seeds=6, hidden=(8,), epochs=80)
+TRIALS = len(STUDY.trials())
+
+CHILD = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from test_studies_run import STUDY
+from softhot.studies import run
+run(STUDY, sys.argv[2], jobs=int(sys.argv[3]), progress=lambda p: print(p.done, flush=True))
+"""
+
+
+def logits(store):
+    found = {name: content[0] for name, content in contents(store.folder).items()}
+    return {name: data for name, data in found.items() if name.endswith(".npz")}
+
+
+def finished(folder):
+    """The files of the finished trials, with their times of writing."""
+    if not (folder / "study.toml").exists():
+        return {}
+    keys = {record.trial.key for record in Store.open(folder).records()}
+    files = contents(folder).items()
+    return {name: content for name, content in files if os.path.basename(name)[:16] in keys}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return run(STUDY, tmp_path_factory.mktemp("runs") / "undisturbed", jobs=1)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts the study in a process group of its own; none of it survives the test."""
+    children = []
+
+    def starting(jobs):
+        here = os.path.dirname(__file__)
+        command = [sys.executable, "-c", CHILD, here, str(tmp_path / "run"), str(jobs)]
+        child = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+        )
+        children.append(child)
+        return child
+
+    yield starting
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+        child.stderr.close()
+
+
+def wait_for(child, trials):
+    """Until so many more trials are finished, and then a moment that nobody chose."""
+    for _ in range(trials):
+        assert child.stdout.readline()
+    time.sleep(random.uniform(0, 0.03))
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_killed_and_continued_is_as_if_never_killed(undisturbed, start, tmp_path, jobs):
+    folder, before = tmp_path / "run", {}
+    for trials in (0, 2, 4):
+        child = start(jobs)
+        if trials:
+            wait_for(child, trials)
+        child.kill()
+        child.wait()
+        after = finished(folder)
+        assert before.items() <= after.items()  # neither lost nor written again
+        assert len(after) >= 2 * trials
+        before = after
+    store = run(STUDY, folder, jobs=1)
+    assert before.items() <= contents(folder).items()
+    assert logits(store) == logits(undisturbed)
+    one, two = (compare(s.records(), STUDY).to_dict() for s in (store, undisturbed))
+    assert one == two
+
+
+def test_ctrl_c_stops_cleanly_and_keeps_what_is_finished(start, tmp_path):
+    child = start(2)
+    wait_for(child, 3)
+    os.killpg(child.pid, signal.SIGINT)  # as a terminal does: the processes of the pool get it too
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == -signal.SIGINT
+    assert errors.count("Traceback") == 1
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+    store = Store.open(tmp_path / "run")
+    assert 3 <= len(store.records()) < TRIALS
+    assert store.damaged == ()
+
+
+def test_jobs_do_not_change_a_byte(undisturbed, tmp_path):
+    events = []
+    store = run(STUDY, tmp_path / "parallel", jobs=2, progress=events.append)
+    assert logits(store) == logits(undisturbed)
+    assert [event.done for event in events] == list(range(1, TRIALS + 1))
+    assert {event.trial for event in events} == set(STUDY.trials())
+
+
+# --- In this process, with little training -----------------------------------------------------
+
+
+def test_progress_counts_what_was_there_before(tmp_path):
+    events = []
+
+    def stop_at_two(event):
+        events.append(event)
+        if event.done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(TINY, tmp_path / "run", jobs=1, progress=stop_at_two)
+    run(TINY, tmp_path / "run", jobs=1, progress=events.append)
+    assert [(event.done, event.total) for event in events] == [(n, 6) for n in range(1, 7)]
+    assert [event.trial for event in events] == list(TINY.trials())
+    assert all(event.seconds > 0 and event.failure is None for event in events)
+    again = []
+    run(TINY, tmp_path / "run", jobs=1, progress=again.append)
+    assert again == []
+
+
+def test_a_failing_trial_is_reported_and_stops_nothing(tmp_path, monkeypatch):
+    bad, train, events = TINY.trials()[3], running.train, []
+
+    def failing(trial, *data):
+        if trial == bad:
+            raise ZeroDivisionError("by hand")
+        return train(trial, *data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "train", failing)
+        store = run(TINY, tmp_path / "run", jobs=1, progress=events.append)
+    assert store.failures == [(bad, "ZeroDivisionError: by hand")]
+    assert store.pending() == (bad,)
+    assert store.load(bad.key) is None
+    assert events[3] == Progress(3, 6, bad, events[3].seconds, "ZeroDivisionError: by hand")
+    assert [event.done for event in events] == [1, 2, 3, 3, 4, 5]
+    comparison = compare(store.records(), TINY)
+    assert (comparison.seeds, comparison.complete) == ((0,), False)
+    again = run(TINY, tmp_path / "run", jobs=1)
+    assert (again.failures, again.pending()) == ([], ())
+
+
+def test_damage_is_named_and_trained_again(tmp_path):
+    store = run(TINY, tmp_path / "run", jobs=1)
+    before = contents(store.folder)
+    path = next(store.folder.glob("trials/*.npz"))
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.warns(SofthotWarning, match=rf"{path.name}: .*bytes.* The trial is trained again"):
+        run(TINY, store.folder, jobs=1)
+    after = contents(store.folder)
+    changed = {name for name in before if before[name] != after[name]}
+    assert {os.path.basename(name)[:16] for name in changed} == {path.name[:16]}
+    assert after[f"trials/{path.name}"][0] == before[f"trials/{path.name}"][0]
+
+
+def test_one_job_needs_no_joblib(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "joblib", None)
+    assert run(TINY, tmp_path / "run", jobs=1).pending() == ()
+
+
+def test_a_full_disk_ends_the_run(tmp_path, monkeypatch):
+    def full(trial, result):
+        raise InputError("folder", "one that can be written to", "here", "No space left.")
+
+    monkeypatch.setattr(Store, "save", lambda self, trial, result: full(trial, result))
+    with pytest.raises(InputError, match="No space left"):
+        run(TINY, tmp_path / "run", jobs=1)
+
+
+@pytest.mark.parametrize("jobs", running.JOBS.bad_values())
+def test_bad_jobs_write_nothing(tmp_path, jobs):
+    if jobs is not None:  # one for each processor
+        with pytest.raises(InputError, match="jobs must be"):
+            run(TINY, tmp_path / "run", jobs=jobs)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_split_that_does_not_fit_writes_nothing(tmp_path):
+    with pytest.raises(InputError, match="train"):
+        run(dataclasses.replace(TINY, train=170), tmp_path / "run", jobs=1)
+    assert not (tmp_path / "run").exists()
