@@ -7,6 +7,7 @@ metric is chosen. Names given by users appear as data only, never in an expressi
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -305,6 +306,7 @@ def static_svg(spec: Spec) -> str:
     return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
+@functools.cache
 def javascript() -> str:
     """Vega, Vega-Lite and vega-embed as one script that needs nothing else."""
     import vl_convert
