@@ -1,0 +1,72 @@
+"""The README is true: its code runs, its numbers come out, its commands and rules exist."""
+
+import ast
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+import softhot
+from softhot import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.S)
+
+
+def test_code_runs_and_prints_what_it_says():
+    names: dict = {}
+    for block in BLOCKS:
+        for statement, said in statements(block):
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                node = ast.parse(statement).body[0]
+                if isinstance(node, ast.Expr):
+                    value = eval(compile(ast.Expression(node.value), "README", "eval"), names)
+                    if value is not None:
+                        printed.write(repr(value))
+                else:
+                    exec(statement, names)
+            if said:
+                assert printed.getvalue().strip() == said, statement
+
+
+def statements(block: str):
+    """Each statement with the comment that follows it: what it prints."""
+    lines = block.splitlines()
+    ends = [node.end_lineno or 0 for node in ast.parse(block).body]
+    starts = [node.lineno - 1 for node in ast.parse(block).body]
+    for start, end, following in zip(starts, ends, [*starts[1:], len(lines)], strict=True):
+        comments = [line.removeprefix("#")[1:] for line in lines[end:following] if line[:1] == "#"]
+        yield "\n".join(lines[start:end]), "\n".join(comments).strip()
+
+
+def test_every_rule_is_listed():
+    for name in softhot.RULES:
+        assert f"`{name}(" in README or f"{name}(" in README, name
+
+
+@pytest.mark.parametrize("command", ["study", "report", "judge", "explain"])
+def test_every_command_is_listed(command):
+    assert f"`softhot {command}" in README
+    assert command in {name for name in cli.app if not name.startswith("-")}
+
+
+def test_every_local_link_leads_somewhere():
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_the_rule_table_s_examples_are_rules():
+    rows = [
+        line for line in README.splitlines() if line.startswith("| `") and "softhot" not in line
+    ]
+    found = 0
+    for row in rows:
+        for code in re.findall(r"`\+? ?([A-Z]\w+\([^`]*\))`", row.split("|")[1]):
+            known = {"counts": (1, 2), "matrix": ((0.0, 1.0), (1.0, 0.0))}
+            assert isinstance(eval(code, vars(softhot) | known), softhot.Rule), code
+            found += 1
+    assert found >= 10
