@@ -339,8 +339,8 @@ def test_whatever_is_given_stays_text(hostile):
     assert shown in tree.text  # as the title, the heading, a row, a note, the command
     assert "".join(tree.text).count(shown) >= 6
     data = json.loads(tree.scripts[0])
-    lines = data["charts"]["risk"]["spec"]["layer"][0]["data"]["values"]
-    assert {line["model"] for line in lines} == {shown, "field.with[brackets]"}
+    lines = data["datasets"][data["charts"]["risk"]["data"]["lines"]]
+    assert set(lines["model"]) == {shown, "field.with[brackets]"}
     hostile.encode()
 
 

@@ -36,7 +36,7 @@ Rows = list[dict[str, Any]]
 BINS = Interval(1, 1000, integer=True)
 POINTS = Interval(2, 10_000, integer=True)
 START = Interval(0, 1)
-SEED_LINES = 40  # thin lines a panel stays readable with; means and intervals use every seed
+SEED_LINES = 30  # thin lines a panel stays readable with; means and intervals use every seed
 
 
 def focus(comparison: Comparison) -> ArmSummary:
@@ -64,7 +64,7 @@ def prepare_curves(comparison: Comparison) -> dict[str, Rows]:
 
     Returns:
         ``means``: metric, column, arm, alpha, value, low, high, change, change_low, change_high.
-        ``seeds``: metric, column, seed, alpha, value, change; at most 40 seeds.
+        ``seeds``: metric, column, seed, alpha, value, change; at most 30 seeds.
         ``labels``: metric, column, alpha (the largest), value, change: heights at the right end,
         moved apart where two labels would touch.
     """

@@ -1,4 +1,6 @@
-"""The three charts, as Vega-Lite specifications, and their pictures for readers without scripts.
+"""The charts, as Vega-Lite specifications, and their pictures for readers without scripts.
+
+A specification names its data and does not hold them, so that small multiples share one.
 
 Colours are CSS variables of the page (``var(--raw)``), so that one drawing serves light, dark and
 print. Every size is fixed, so that charts side by side align and nothing moves when another
@@ -16,11 +18,12 @@ from softhot.metrics import METRICS
 from softhot.report import words
 
 Spec = dict[str, Any]
+Rows = list[dict[str, Any]]
 
 INK, MUTED, RULE, PAPER = "var(--ink)", "var(--muted)", "var(--rule)", "var(--paper)"
 ACCENT, NONE, OTHER = "var(--accent)", "var(--none)", "var(--other)"
 COLUMN_COLOURS = {"raw": "var(--raw)", "scaled": "var(--scaled)", "both": INK}
-FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+FONT = "system-ui, sans-serif"
 AXIS = {
     "domain": False,
     "ticks": False,
@@ -51,8 +54,7 @@ def curve_chart(field: str, alphas: Sequence[float], marked: float | None, metri
         marked: The alpha to point out.
         metric: Which metric is shown first; the page sets the parameter of that name.
 
-    Its data are ``means``, ``seeds`` and ``labels`` of :func:`softhot.plots.prepare_curves`, in
-    the units shown.
+    Its data are ``means``, ``seeds`` and ``labels`` of :func:`curve_data`.
     """
     import altair as alt
 
@@ -140,8 +142,9 @@ def curve_chart(field: str, alphas: Sequence[float], marked: float | None, metri
     return _finish(chart, left=LEFT, right=104, top=42, bottom=44)
 
 
-def reliability_chart(rows: Sequence[dict[str, Any]], column: str) -> Spec:
-    """One reliability diagram; its data are those of :func:`bin_data`.
+@functools.cache
+def reliability_chart(column: str) -> Spec:
+    """One reliability diagram of ``bins``, see :func:`bin_data`.
 
     Stems show what the calibration error sums: the distance of each bin from the diagonal. Discs
     have the area of the bin's share of rows; bins of few rows, whose accuracy is mostly luck, fade.
@@ -149,7 +152,7 @@ def reliability_chart(rows: Sequence[dict[str, Any]], column: str) -> Spec:
     import altair as alt
 
     colour = COLUMN_COLOURS[column]
-    data = alt.Chart(alt.InlineData(_rounded(rows)))
+    data = alt.Chart(alt.NamedData("bins"))
     ends = alt.Chart(alt.InlineData([{"at": 0}, {"at": 1}]))
     ideal = alt.Chart(alt.InlineData([{"at": 0.11, "text": "ideal"}]))
     x, y = _share(alt.X, "confidence", labels=False), _share(alt.Y, "accuracy")
@@ -175,13 +178,12 @@ def reliability_chart(rows: Sequence[dict[str, Any]], column: str) -> Spec:
     return _finish(chart, left=32, right=16, top=22, bottom=8)
 
 
-def histogram_chart(rows: Sequence[dict[str, Any]], column: str) -> Spec:
+@functools.cache
+def histogram_chart(column: str) -> Spec:
     """The confidence histogram that stands under :func:`reliability_chart`; the same data."""
     import altair as alt
 
-    bars = alt.Chart(alt.InlineData(_rounded(rows))).mark_bar(
-        color=COLUMN_COLOURS[column], opacity=0.75
-    )
+    bars = alt.Chart(alt.NamedData("bins")).mark_bar(color=COLUMN_COLOURS[column], opacity=0.75)
     title = _title("share of rows", offset=6, dx=0, fontSize=9.5)
     chart = bars.encode(
         x=_share(alt.X, "from", title="confidence"),
@@ -193,10 +195,10 @@ def histogram_chart(rows: Sequence[dict[str, Any]], column: str) -> Spec:
     return _finish(chart, left=32, right=16, top=20, bottom=30)
 
 
-def risk_chart(data: dict[str, list]) -> Spec:
+def risk_chart() -> Spec:
     """Error among the rows kept, against the share kept, one line a model.
 
-    Its data are those of :func:`risk_data`.
+    Its data are ``lines`` and ``labels`` of :func:`risk_data`.
     """
     import altair as alt
 
@@ -220,8 +222,8 @@ def risk_chart(data: dict[str, list]) -> Spec:
         scale=alt.Scale(zero=True, nice=True),
         axis=alt.Axis(title=None, format="~%", labelExpr=SPACED, tickCount=6),
     )
-    lines = alt.Chart(alt.InlineData(_rounded(data["lines"])))
-    labels = alt.Chart(alt.InlineData(_rounded(data["labels"])))
+    lines = alt.Chart(alt.NamedData("lines"))
+    labels = alt.Chart(alt.NamedData("labels"))
     layers = [
         lines.mark_line().encode(
             x=x,
@@ -233,7 +235,7 @@ def risk_chart(data: dict[str, list]) -> Spec:
             tooltip="model:N",
         ),
         labels.mark_text(align="left", dx=8, fontSize=11, limit=114).encode(
-            x=x, y=y, color=alt.Color(**styled("text_colour")), text="model:N"
+            x=x, y=y, color=alt.Color(**styled("colour")), text="model:N"
         ),
     ]
     title = _title("error among the rows kept, as trained", offset=12)
@@ -241,68 +243,72 @@ def risk_chart(data: dict[str, list]) -> Spec:
     return _finish(chart, left=LEFT, right=124, top=30, bottom=44)
 
 
-def curve_data(curves: dict[str, list]) -> dict[str, list]:
+def curve_data(curves: dict[str, Rows]) -> dict[str, Rows]:
     """Rows of :func:`softhot.plots.prepare_curves` in the units shown, with their texts."""
-    shown: dict[str, list] = {}
+
+    def told(row: dict[str, Any], field: str, low: str, high: str) -> str:
+        metric, signed = row["metric"], field == "change"
+        amount = words.quantity(metric, row[field], change=signed)
+        interval = words.interval(metric, row[low], row[high], signed=signed)
+        return f"{row['arm']}, {words.COLUMNS[row['column']]}: {amount} {interval}".strip()
+
     numbers = ("value", "low", "high", "change", "change_low", "change_high")
-    for name, rows in curves.items():
-        shown[name] = []
-        for row in rows:
-            metric = row["metric"]
-            text = words.COLUMNS[row["column"]]
-            extra = {"text": text} if name == "labels" else {}
-            if name == "means":
-                for field, low, high in (numbers[:3], numbers[3:]):
-                    signed = field == "change"
-                    amount = words.quantity(metric, row[field], change=signed)
-                    interval = words.interval(metric, row[low], row[high], signed=signed)
-                    extra[f"{field}_text"] = f"{row['arm']}, {text}: {amount} {interval}".strip()
-            factor = words.factor(metric)
-            scaled = {
-                k: v * factor if k in numbers and v is not None else v for k, v in row.items()
-            }
-            shown[name].append(scaled | extra)
-    return {name: _rounded(rows) for name, rows in shown.items()}
+
+    def shown(row: dict[str, Any]) -> dict[str, Any]:
+        factor = words.factor(row["metric"])
+        return {k: v * factor if k in numbers and v is not None else v for k, v in row.items()}
+
+    texts = {
+        "means": lambda row: {
+            "value_text": told(row, *numbers[:3]),
+            "change_text": told(row, *numbers[3:]),
+        },
+        "labels": lambda row: {"text": words.COLUMNS[row["column"]]},
+        "seeds": lambda row: {},
+    }
+    return {
+        name: _rounded([shown(row) | texts[name](row) for row in rows])
+        for name, rows in curves.items()
+    }
 
 
-def bin_data(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def bin_data(rows: Rows) -> dict[str, Rows]:
     """Rows of :func:`softhot.plots.prepare_reliability` with bars a hair apart, and their texts."""
-    return [
-        row
-        | {
+    bins = [
+        {
             "from": row["lower"] + 0.005,
             "to": row["upper"] - 0.005,
+            "share": row["share"],
+            "confidence": row["confidence"],
+            "accuracy": row["accuracy"],
             "text": f"confidence {words.percent(row['confidence'], 1)}, accuracy "
             f"{words.percent(row['accuracy'], 1)}, {words.percent(row['share'], 1)} of rows",
         }
         for row in rows
     ]
+    return {"bins": _rounded(bins)}
 
 
-def risk_data(data: dict[str, list], styles: Sequence[tuple[str, str, float]]) -> dict[str, list]:
+def risk_data(curves: dict[str, Rows], styles: Sequence[tuple[str, str, float]]) -> dict[str, Rows]:
     """Rows of :func:`softhot.plots.prepare_risk_coverage` with the looks of their lines.
 
     ``styles`` gives each model's name, colour and line width; later ones lie on top.
     """
-    looks = {
-        name: {
-            "colour": colour,
-            "text_colour": MUTED if colour == OTHER else colour,
-            "width": width,
-        }
-        for name, colour, width in styles
-    }
-    return {
+    looks = {name: {"colour": colour, "width": width} for name, colour, width in styles}
+    shown = {
         part: [row | looks[name] for name in looks for row in rows if row["model"] == name]
-        for part, rows in data.items()
+        for part, rows in curves.items()
     }
+    for row in shown["labels"]:  # text must be darker than a line to be seen as well
+        row["colour"] = MUTED if row["colour"] == OTHER else row["colour"]
+    return {part: _rounded(rows) for part, rows in shown.items()}
 
 
-def static_svg(spec: Spec) -> str:
+def static_svg(spec: Spec, data: dict[str, Rows]) -> str:
     """The chart as an SVG picture, drawn without a browser."""
     import vl_convert
 
-    svg = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
+    svg = vl_convert.vegalite_to_svg({**spec, "datasets": data}, allowed_base_urls=[])
     return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
@@ -361,9 +367,9 @@ def _finish(chart: Any, **padding: int) -> Spec:
     return spec
 
 
-def _rounded(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Six digits draw the same picture and make a smaller page."""
+def _rounded(rows: Rows) -> Rows:
+    """Five digits draw the same picture and make a smaller page."""
     return [
-        {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
+        {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in row.items()}
         for row in rows
     ]

@@ -1,7 +1,17 @@
 // Replaces each picture by its interactive chart, once that is ready, and obeys the metric switch.
 "use strict";
 (() => {
-  const { charts, datasets } = JSON.parse(document.getElementById("charts").textContent);
+  const { charts, specs, datasets } = JSON.parse(document.getElementById("charts").textContent);
+  const rows = (columns) => {
+    const fields = Object.entries(columns);
+    return fields[0][1].map((_, row) =>
+      Object.fromEntries(fields.map(([field, values]) => [field, values[row]])),
+    );
+  };
+  const complete = ({ spec, data }) => {
+    const named = Object.entries(data).map(([part, place]) => [part, rows(datasets[place])]);
+    return { ...specs[spec], datasets: Object.fromEntries(named) };
+  };
   const options = {
     mode: "vega-lite",
     renderer: "svg",
@@ -17,15 +27,13 @@
     if (chosen) view.signal("metric", chosen.value).runAsync();
   };
   for (const place of document.querySelectorAll("[data-chart]")) {
-    const { spec, shared } = charts[place.dataset.chart];
     const stage = document.createElement("div");
-    window
-      .vegaEmbed(stage, shared ? { ...spec, datasets } : spec, options)
-      .then(({ view }) => {
-        place.replaceChildren(stage);
-        place.dataset.ready = "";
-        if (shared) views.push(view), show(view);
-      });
+    const spec = complete(charts[place.dataset.chart]);
+    window.vegaEmbed(stage, spec, options).then(({ view }) => {
+      place.replaceChildren(stage);
+      place.dataset.ready = "";
+      if (spec.params) views.push(view), show(view);
+    });
   }
   for (const button of switches) {
     button.addEventListener("change", () => {

@@ -12,7 +12,16 @@ from typing import Any
 
 from softhot import plots
 from softhot.metrics import METRICS, Predictions
-from softhot.report import charts, words
+from softhot.report import words
+from softhot.report.charts import (
+    bin_data,
+    histogram_chart,
+    javascript,
+    reliability_chart,
+    risk_chart,
+    risk_data,
+    static_svg,
+)
 
 # The chart library is read by an HTML parser first; these three would end or confuse its script.
 _MARKUP = re.compile(r"<(?=/script|script|!--)", re.IGNORECASE)
@@ -39,20 +48,19 @@ class Page:
     command: str = ""
     settings: str = ""
     provenance: Sequence[tuple[str, Sequence[str]]] = ()
-    specs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    charts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    specs: list[dict[str, Any]] = field(default_factory=list)
+    datasets: list[dict[str, list]] = field(default_factory=list)
     pictures: dict[str, str] = field(default_factory=dict)
-    datasets: dict[str, list] = field(default_factory=dict)
 
-    def add_chart(
-        self, name: str, spec: charts.Spec, datasets: dict[str, list] | None = None
-    ) -> None:
-        """Add a chart; ``datasets`` are shared by all the charts that are given them."""
-        spec, datasets = _printable_in(spec), _printable_in(datasets)
-        self.specs[name] = {"spec": spec, "shared": datasets is not None}
-        self.datasets.update(datasets or {})
-        self.pictures[name] = charts.static_svg(
-            {**spec, "datasets": datasets} if datasets else spec
-        )
+    def add_chart(self, name: str, spec: dict[str, Any], data: dict[str, plots.Rows]) -> None:
+        """Add a chart. Specifications and data that occur again are written into the page once."""
+        data = {part: [_printable_in(row) for row in rows] for part, rows in data.items()}
+        self.pictures[name] = static_svg(spec, data)
+        self.charts[name] = {
+            "spec": _place(self.specs, spec),
+            "data": {part: _place(self.datasets, _columns(rows)) for part, rows in data.items()},
+        }
 
     def add_tiles(
         self,
@@ -68,9 +76,9 @@ class Page:
         for column, (predictions, scores) in columns.items():
             rows = plots.prepare_reliability(predictions)
             name = f"{len(self.tiles)}-{column}"
-            bins = charts.bin_data(rows)
-            self.add_chart(f"reliability-{name}", charts.reliability_chart(bins, column))
-            self.add_chart(f"histogram-{name}", charts.histogram_chart(bins, column))
+            bins = bin_data(rows)
+            self.add_chart(f"reliability-{name}", reliability_chart(column), bins)
+            self.add_chart(f"histogram-{name}", histogram_chart(column), bins)
             figures.append(
                 {
                     "name": name,
@@ -88,7 +96,7 @@ class Page:
         self, styles: Sequence[tuple[str, str, float]], data: dict[str, plots.Rows], kept: float
     ) -> dict[str, float]:
         """Add the risk-coverage curve; returns each model's error at coverage ``kept``."""
-        self.add_chart("risk", charts.risk_chart(charts.risk_data(data, styles)))
+        self.add_chart("risk", risk_chart(), risk_data(data, styles))
         at = {(row["model"], row["coverage"]): row["risk"] for row in data["lines"]}
         models = list(dict.fromkeys(row["model"] for row in data["lines"]))
         self.risk_text = "Error among the rows kept, by share kept: " + "; ".join(
@@ -114,13 +122,13 @@ class Page:
         )
         environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "allow_nan": False}
         environment.filters["prose"] = _prose
-        library = _MARKUP.sub(r"\\x3c", charts.javascript())
+        library = _MARKUP.sub(r"\\x3c", javascript())
         script = _read("page.js")
         return (
             environment.from_string(_read("page.html.j2")).render(
                 page=self,
                 pictures={name: Markup(svg) for name, svg in self.pictures.items()},
-                data={"charts": self.specs, "datasets": self.datasets},
+                data={"charts": self.charts, "specs": self.specs, "datasets": self.datasets},
                 style=Markup(_read("style.css")),
                 scripts=[Markup(library), Markup(script)],
                 policy=_policy([library, script]),
@@ -166,12 +174,20 @@ def _prose(sentence: str) -> Any:
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(printable(sentence)))))
 
 
-def _printable_in(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {key: _printable_in(value) for key, value in tree.items()}
-    if isinstance(tree, list):
-        return [_printable_in(value) for value in tree]
-    return printable(tree)
+def _columns(rows: plots.Rows) -> dict[str, list]:
+    """Rows as columns, which name each field once; the page's script makes rows of them again."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _place(pool: list, item: Any) -> int:
+    """Where ``item`` is in ``pool``, added if it was not."""
+    if item not in pool:
+        pool.append(item)
+    return pool.index(item)
+
+
+def _printable_in(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: printable(value) for name, value in row.items()}
 
 
 def _read(name: str) -> str:
