@@ -19,27 +19,33 @@ except ModuleNotFoundError as error:
 from torch import Tensor, nn
 
 from softhot.core.check import InputError
-from softhot.core.losses import cross_entropy_and_gradient
+from softhot.core.losses import Batch
 from softhot.core.rule import HARD, Rule, Uniform, check_rule
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Loss and closed-form gradient in one pass; the gradient is the one buffer it keeps."""
+    """Loss and closed-form gradient in one pass; the gradient is the one buffer it keeps.
+
+    It is the gradient of the *sum*: in half precision, dividing it by the number of rows before
+    the scale of a ``GradScaler`` arrives would flush it to zero.
+    """
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, labels: Tensor, rule: Rule, options: dict) -> Tensor:
-        loss, gradient = cross_entropy_and_gradient(logits, labels, rule, **options)
-        ctx.save_for_backward(gradient)
-        ctx.axis, ctx.by_row = options["axis"], options["reduction"] == "none"
-        return loss
+        batch = Batch(logits, labels, rule, **options)
+        ctx.save_for_backward(batch.gradient_over(None))
+        ctx.axis, ctx.reduction = options["axis"], options["reduction"]
+        ctx.normalizer = batch.normalizer if ctx.reduction == "mean" else 1
+        return batch.loss
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None]:
         (gradient,) = ctx.saved_tensors
-        if ctx.by_row:
+        upstream = upstream / ctx.normalizer
+        if ctx.reduction == "none":
             upstream = upstream.unsqueeze(ctx.axis)
-        return gradient * upstream.to(gradient.dtype), None, None, None
+        return (gradient * upstream).to(gradient.dtype), None, None, None
 
 
 def cross_entropy(
@@ -56,6 +62,7 @@ def cross_entropy(
     allowed: Tensor | None = None,
     alpha: Tensor | None = None,
     prior: Tensor | None = None,
+    smooth_again: bool = False,
 ) -> Tensor:
     """:func:`torch.nn.functional.cross_entropy` under any softhot rule.
 
@@ -70,7 +77,7 @@ def cross_entropy(
             is ``"class"``, which can make a wrong class the best prediction.
         ignore_index: rows with this id are left out, as if deleted.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``. The mean of no rows is 0, not NaN.
-        where, allowed, alpha, prior: see :func:`softhot.cross_entropy`.
+        where, allowed, alpha, prior, smooth_again: see :func:`softhot.cross_entropy`.
 
     Returns:
         float32, or float64 for float64 logits. Equal to torch's wherever torch is right.
@@ -81,16 +88,19 @@ def cross_entropy(
     tensor(1.3863)
     """
     rule = _rule(rule, label_smoothing)
+    soft = target.ndim == input.ndim
     options = {
         "axis": 1 if input.ndim > 1 else 0,
-        "ignore_index": None if target.is_floating_point() else ignore_index,
+        # torch's default stands for "none" where there are no ids to ignore.
+        "ignore_index": None if soft and ignore_index == -100 else ignore_index,
         "reduction": reduction,
         "weight": weight,
-        "weighting": "sample" if weight is None else weighting,
+        "weighting": weighting,
         "where": where,
         "allowed": allowed,
         "alpha": alpha,
         "prior": prior,
+        "smooth_again": smooth_again,
     }
     return _CrossEntropy.apply(input, target, rule, options)
 

@@ -26,12 +26,10 @@ def as_arrays(argument: str, like: Any) -> tuple[Array, Any]:
         except ValueError as error:
             hint = "Rows of unequal length are not an array: pad them and mask the padding."
             raise InputError(argument, "an array", like, hint) from error
-        if like.dtype == object or like.dtype.kind in "USV":
-            raise InputError(argument, "an array of numbers", like)
-    elif isinstance(like, np.ma.MaskedArray):
+    if isinstance(like, np.ma.MaskedArray):
         hint = "Pass the data and give the mask as where= (rows) or allowed= (classes)."
         raise InputError(argument, "an array without a hidden mask", like, hint)
-    elif isinstance(like, np.ndarray | np.generic) and like.dtype.kind not in "biufc":
+    if isinstance(like, np.ndarray | np.generic) and like.dtype.kind not in "biufc":
         raise InputError(argument, "an array of numbers", like)
     return like, compat.array_namespace(like)
 
@@ -40,7 +38,16 @@ def like(xp: Any, reference: Array, values: Any, dtype: Any = None) -> Array:
     """``values`` as an array of the namespace and on the device of ``reference``."""
     if compat.is_array_api_obj(values) and compat.array_namespace(values) is xp:
         return values if dtype is None else xp.astype(values, dtype)
-    return xp.asarray(np.asarray(values), dtype=dtype, device=compat.device(reference))
+    # A copy, because torch warns of memory it may read but not write.
+    return xp.asarray(np.array(to_numpy(values)), dtype=dtype, device=compat.device(reference))
+
+
+def to_numpy(array: Any) -> np.ndarray:
+    """A concrete array of any namespace as NumPy; torch's reals, which it may lack, as float64."""
+    if compat.is_torch_array(array):
+        array = array.detach().cpu()
+        return (array.double() if array.is_floating_point() else array).numpy()
+    return np.asarray(array.get() if compat.is_cupy_array(array) else array)
 
 
 def kind(xp: Any, array: Array) -> str:
@@ -60,10 +67,18 @@ def accumulator(xp: Any, array: Array) -> Any:
 
 
 def widest(xp: Any) -> Any:
-    """float64, or float32 where the namespace is set to have no float64 (JAX without x64)."""
+    """float64, or float32 where the namespace is set to have no 64 bits (JAX without x64)."""
+    return xp.float32 if _is_narrow(xp) else xp.float64
+
+
+def widest_integer(xp: Any) -> Any:
+    """int64, or int32 where the namespace is set to have no 64 bits."""
+    return xp.int32 if _is_narrow(xp) else xp.int64
+
+
+def _is_narrow(xp: Any) -> bool:
     jax = sys.modules.get("jax")
-    narrow = jax is not None and xp is jax.numpy and not jax.config.jax_enable_x64
-    return xp.float32 if narrow else xp.float64
+    return jax is not None and xp is jax.numpy and not jax.config.jax_enable_x64
 
 
 def is_concrete(*arrays: Array | None) -> bool:
@@ -80,8 +95,7 @@ def one_hot(xp: Any, ids: Array, num_classes: int, dtype: Any) -> Array:
 
 def take_class(xp: Any, values: Array, ids: Array) -> Array:
     """``values[..., ids]`` row by row: ``(..., K)`` and ``(...)`` to ``(...)``."""
-    wide = xp.astype(xp.expand_dims(ids, axis=-1), xp.int64)
-    return xp.squeeze(xp.take_along_axis(values, wide, axis=-1), axis=-1)
+    return xp.squeeze(xp.take_along_axis(values, xp.expand_dims(ids, axis=-1), axis=-1), axis=-1)
 
 
 def first_true(xp: Any, mask: Array) -> tuple[int, ...]:

@@ -14,11 +14,20 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from softhot.core.array import Array, accumulator, as_arrays, first_true, is_concrete, kind, like
-from softhot.core.array import position as position_of
+from softhot.core.array import (
+    Array,
+    accumulator,
+    as_arrays,
+    first_true,
+    is_concrete,
+    kind,
+    like,
+    position,
+    to_numpy,
+)
 from softhot.core.check import InputError, Interval, OneOf, SofthotWarning
 from softhot.core.losses import REDUCTION, WEIGHTING
-from softhot.core.rule import SHARE, Rule, numbers
+from softhot.core.rule import SHARE, Base, Rule, numbers
 from softhot.core.targets import broadcast, check_axis, check_mask
 from softhot.core.weights import Schedule
 
@@ -30,6 +39,11 @@ class BinaryRule(Rule):
     """A rule for independent labels: ``q = keep * y + offset``, label by label."""
 
     alpha: Any
+
+    @property
+    def base(self) -> Base:
+        hint = "Its labels are independent: see softhot.binary_cross_entropy."
+        raise InputError("rule", "a rule for one class out of K", self, hint)
 
     def affine(self, labels: Array, xp: Any) -> tuple[Any, Any]:
         """``keep`` and ``offset`` for labels with the label axis last."""
@@ -149,7 +163,7 @@ class Platt(BinaryRule):
     def from_labels(cls, labels: Any) -> Platt:
         """The rule for the 0/1 labels of a training set, ``(N,)`` or ``(N, L)``."""
         labels, xp = _check_labels(labels)
-        positives = np.atleast_1d(np.asarray(xp.sum(labels, axis=0), dtype=np.float64))
+        positives = np.atleast_1d(to_numpy(xp.sum(labels, axis=0))).astype(np.float64)
         return cls(tuple(positives), tuple(labels.shape[0] - positives))
 
     def affine(self, labels: Array, xp: Any) -> tuple[Any, Any]:
@@ -256,7 +270,7 @@ def _binary(
     z = xp.astype(logits, dtype)
     if validate and is_concrete(z) and bool(xp.any(~(xp.abs(z) < xp.inf))):
         at = first_true(xp, ~(xp.abs(z) < xp.inf))
-        raise InputError(f"logits{position_of(at)}", "finite", float(z[at]))
+        raise InputError(f"logits{position(at)}", "finite", float(z[at]))
     q = _target(rule, labels, xp, axis)
     on, off, factor = q, 1 - q, None
     if pos_weight is not None:
@@ -279,7 +293,7 @@ def _binary(
     gradient = off * up - on * down
     if factor is not None:
         loss, gradient = factor * loss, factor * gradient
-    total: Any = loss.size
+    total: Any = max(math.prod(loss.shape), 1)
     if counted is not None:
         loss, gradient = (xp.where(counted, part, zero) for part in (loss, gradient))
         total = xp.sum(xp.astype(counted, dtype))
@@ -287,7 +301,7 @@ def _binary(
     if reduction != "none":
         loss = xp.sum(loss)
     if reduction == "mean":
-        loss, gradient = loss / max(total, 1) if counted is None else loss / total, gradient / total
+        loss, gradient = loss / total, gradient / total
     return loss, xp.astype(gradient, logits.dtype)
 
 
@@ -329,7 +343,7 @@ def _in_unit(xp: Any, labels: Array, allowed: str) -> None:
     if bool(xp.any(bad)):
         at = first_true(xp, bad)
         hint = "Class ids of more than two classes go to softhot.smooth_labels."
-        raise InputError(f"labels{position_of(at)}", allowed, float(labels[at]), hint)
+        raise InputError(f"labels{position(at)}", allowed, float(labels[at]), hint)
 
 
 def _each_label(argument: str, values: tuple[float, ...], labels: Array, xp: Any) -> Any:

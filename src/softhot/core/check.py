@@ -70,6 +70,8 @@ class Interval:
 
     def __str__(self) -> str:
         kind = "an integer" if self.integer else "a real number"
+        if self.low == -math.inf and self.high == math.inf:
+            return f"{kind}, finite"
         low, high = f"{self.low:g}", f"{self.high:g}"
         if self.high == math.inf:
             return f"{kind} {'>=' if self.closed[0] == '[' else '>'} {low}"
@@ -79,24 +81,15 @@ class Interval:
 
     def __contains__(self, value: Any) -> bool:
         number = numbers.Integral if self.integer else numbers.Real
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, number)
-            or type(value).__name__ == "bool"
-        ):
+        if isinstance(value, bool) or not isinstance(value, number):
             return False
-        x = float(value)
-        above = x > self.low or (self.closed[0] == "[" and x == self.low)
-        below = x < self.high or (self.closed[1] == "]" and x == self.high)
-        return (
-            above
-            and below
-            and (math.isfinite(x) or (x in (self.low, self.high) and self.closes(x)))
-        )
-
-    def closes(self, end: float) -> bool:
-        """Whether ``end`` itself, one of the two ends, belongs to the range."""
-        return self.closed[0 if end == self.low else 1] in "[]"[0 if end == self.low else 1]
+        try:
+            x = float(value)
+        except OverflowError:  # an integer beyond every float
+            return False
+        above = x >= self.low if self.closed[0] == "[" else x > self.low
+        below = x <= self.high if self.closed[1] == "]" else x < self.high
+        return above and below
 
     def check(self, argument: str, value: Any, hint: str = "") -> Any:
         """``value`` as a Python number, or an :class:`InputError`."""

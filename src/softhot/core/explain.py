@@ -12,7 +12,7 @@ from softhot.core.check import InputError
 from softhot.core.losses import cross_entropy_and_gradient
 from softhot.core.rule import Rule, Uniform, check_rule
 from softhot.core.rules import Focal, NegativeUniform
-from softhot.core.targets import CLASSES, target_matrix
+from softhot.core.targets import CLASSES, make_target, target_matrix
 
 Number = float | tuple[float, ...]
 
@@ -92,8 +92,8 @@ def explain(rule: Rule | float, num_classes: int, *, prior: Any = None) -> Expla
     k = CLASSES.check("num_classes", num_classes)
     base = rule.base
     if base.PRIOR == "uniform" and isinstance(base.alpha, float):
-        weight = float(base.mixing(base.alpha, k))
-        on, off = np.array([1 - weight + weight / k]), np.array([weight / k])
+        target = make_target(np, np.zeros(1, int), base, k).dense()[0]
+        on, off = target[:1], target[1:2]
         entropy = _entropy(on) + (k - 1) * _entropy(off)
     else:
         matrix = target_matrix(base, k, prior)
@@ -168,11 +168,7 @@ def _entropy(q: np.ndarray) -> np.ndarray:
 def _number(values: np.ndarray | None) -> Any:
     if values is None:
         return None
-    if (
-        np.ptp(values[np.isfinite(values)]) < 1e-12
-        if np.isfinite(values).all()
-        else len(values) == 1
-    ):
+    if np.allclose(values, values[0], rtol=0, atol=1e-12):
         return float(values[0])
     return tuple(values.tolist())
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from softhot.core.array import Array, as_arrays, kind, like
+from softhot.core.array import Array, accumulator, as_arrays, kind, like
 from softhot.core.check import InputError
 from softhot.core.rule import Base, Rule, Uniform, check_rule
 from softhot.core.rules import Focal
@@ -62,7 +62,8 @@ def desmooth(
         raise InputError("probs", "an array of probabilities", probs.dtype)
     axis = check_axis(axis, probs.ndim)
     num_classes = CLASSES.check(f"probs.shape[{axis}]", probs.shape[axis])
-    p = check_labels(xp, xp.moveaxis(probs, axis, -1), num_classes, soft=True)
+    p = check_labels(xp, xp.moveaxis(probs, axis, -1), num_classes, soft=True, argument="probs")
+    p = xp.astype(p, accumulator(xp, p))
     if prior is not None and base.PRIOR == "by_row":
         prior = xp.moveaxis(as_arrays("prior", prior)[0], axis, -1)
     if base.PRIOR == "by_class" or isinstance(base.alpha, PerClass):

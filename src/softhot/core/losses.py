@@ -10,8 +10,6 @@ import warnings
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from softhot.core.array import (
     Array,
     accumulator,
@@ -21,10 +19,11 @@ from softhot.core.array import (
     kind,
     like,
     position,
+    widest_integer,
 )
 from softhot.core.check import InputError, Interval, OneOf, SofthotWarning
 from softhot.core.row import Row
-from softhot.core.rule import Base, Rule, check_rule
+from softhot.core.rule import Base, Penalty, Rule, check_rule
 from softhot.core.rules import Focal
 from softhot.core.targets import (
     Target,
@@ -33,12 +32,12 @@ from softhot.core.targets import (
     check_labels,
     check_mask,
     make_target,
-    target_matrix,
 )
 
 WEIGHTING = OneOf("sample", "class")
 REDUCTION = OneOf("none", "sum", "mean")
-IDS = Interval(-float("inf"), float("inf"), "()", integer=True)
+LARGEST = 1e30  # a sum of logits beyond it could overflow; masks are -inf, not "very negative"
+IDS = Interval(-(2**31), 2**31 - 1, integer=True)
 
 
 def cross_entropy(
@@ -101,7 +100,7 @@ def cross_entropy(
     >>> cross_entropy(np.array([[2.0, 0.0, 0.0]]), np.array([0]), Uniform(0.1)).round(4)
     array([0.3729])
     """
-    batch = _Batch(
+    batch = Batch(
         logits,
         labels,
         rule,
@@ -136,11 +135,11 @@ def cross_entropy_and_gradient(
     >>> gradient
     array([[ 0.2, -0.6,  0.2,  0.2]])
     """
-    batch = _Batch(logits, labels, rule, **options)
+    batch = Batch(logits, labels, rule, **options)
     return batch.loss, batch.gradient
 
 
-class _Batch:
+class Batch:
     """The arguments of :func:`cross_entropy`, checked, and the way down to rows and up again."""
 
     def __init__(
@@ -185,6 +184,8 @@ class _Batch:
             if allowed.ndim == logits.ndim:
                 allowed = xp.moveaxis(allowed, self.axis, -1)
             allowed = broadcast(xp, "allowed", allowed, tuple(logits.shape))
+            if self.counted is not None:
+                allowed = allowed | self.column(~self.counted)
         target = make_target(
             *(xp, labels, self.rule.base, num_classes),
             allowed=_finite(xp, logits, allowed),
@@ -201,11 +202,12 @@ class _Batch:
             if weight is None:
                 hint = "Pass weight=, or leave weighting out."
                 raise InputError("weighting", "given only with class weights", "class", hint)
-            if validate and is_concrete(weight):
-                warn_if_optimum_moves(self.rule.base, weight, num_classes, target)
+            if validate and is_concrete(weight, logits, target.labels):
+                _warn_if_optimum_moves(xp, weight, target)
         self.row = Row(logits, target, weight if by_class else None)
         self.factor = None if by_class else self.scale
-        parts = [part.terms(self.row) for part in (self.rule.base, *self.rule.penalties)]
+        terms: tuple[Base | Penalty, ...] = (self.rule.base, *self.rule.penalties)
+        parts = [term.terms(self.row) for term in terms]
         self.value = sum(value for value, _ in parts)
         self.partials = [partials for _, partials in parts]
 
@@ -244,37 +246,39 @@ class _Batch:
     @property
     def gradient(self) -> Array:
         """The gradient of the reduced loss, in the shape and dtype the logits came in."""
+        return self.gradient_over(self.normalizer if self.reduction == "mean" else None)
+
+    def gradient_over(self, normalizer: Array | None) -> Array:
+        """The gradient of the summed loss, divided by ``normalizer``."""
         xp = self.xp
         gradient = sum(self.row.gradient(partials) for partials in self.partials)
         if self.factor is not None:
             gradient = gradient * self.column(self.factor)
         if self.counted is not None:
             gradient = xp.where(self.column(self.counted), gradient, xp.zeros_like(gradient))
-        if self.reduction == "mean":
-            gradient = gradient / self.normalizer
+        if normalizer is not None:
+            gradient = gradient / normalizer
         return xp.moveaxis(xp.astype(gradient, self.dtype), -1, self.axis)
 
 
-def warn_if_optimum_moves(base: Base, weight: Array, num_classes: int, target: Target) -> None:
+def _warn_if_optimum_moves(xp: Any, weight: Array, target: Target) -> None:
     """Warn if weighting every class's share makes a wrong class the best prediction for a row."""
-    q = None if base.FROM_BATCH else target_matrix(base, num_classes)
-    if q is None:
-        q = np.asarray(target.dense()).reshape(-1, num_classes)
-    w = np.asarray(weight, dtype=np.float64)
-    true = q.argmax(axis=1)
-    on = q[np.arange(len(q)), true]
-    moved = (w * q).argmax(axis=1) != true
-    if moved.any():
-        y = int(true[moved][0])
-        j = int((w * q)[moved][0].argmax())
-        ratio = on[moved][0] / q[moved][0][j]
+    q = target.dense(weight.dtype)
+    true, best = xp.argmax(q, axis=-1), xp.argmax(weight * q, axis=-1)
+    if bool(xp.any(true != best)):
+        at = first_true(xp, true != best)
+        y, j = int(true[at]), int(best[at])
         text = (
-            f'weighting="class" makes class {j} the best prediction for samples of class {y}: its '
-            f"weight is {w[j] / w[y] if w[y] else np.inf:.4g} times as large, and from "
-            f"{ratio:.4g} on the smoothed share of a wrong class outweighs the true one. Use "
-            'weighting="sample", less smoothing or flatter weights.'
+            f'weighting="class" makes class {j} the best prediction for a sample of class {y}: its '
+            f"weight is {_ratio(weight[j], weight[y])} times as large, and from "
+            f"{_ratio(q[(*at, y)], q[(*at, j)])} on the smoothed share of a wrong class outweighs "
+            'the true one. Use weighting="sample", less smoothing or flatter weights.'
         )
-        warnings.warn(text, SofthotWarning, stacklevel=4)
+        warnings.warn(text, SofthotWarning, stacklevel=5)
+
+
+def _ratio(a: Any, b: Any) -> str:
+    return f"{float(a) / float(b):.4g}" if float(b) else "inf"
 
 
 def _check_logits(xp: Any, logits: Array, axis: int) -> tuple[Array, int]:
@@ -319,17 +323,19 @@ def _counted(
             raise InputError("ignore_index", "None for label distributions", ignore_index, hint)
         ignore_index = IDS.check("ignore_index", ignore_index)
         if kind(xp, labels) == "integer":
-            kept = labels != ignore_index
+            kept = xp.astype(labels, widest_integer(xp)) != ignore_index
             counted = kept if counted is None else counted & kept
     return counted
 
 
 def _check_values(xp: Any, logits: Array) -> None:
-    bad = ~(logits < xp.inf)
+    limit = min(LARGEST, float(xp.finfo(logits.dtype).max))
+    bad = ~((logits <= limit) & ((logits >= -limit) | (logits == -xp.inf)))
     if bool(xp.any(bad)):
         at = first_true(xp, bad)
         hint = "Check what produced it; -inf is fine and marks a class as not allowed."
-        raise InputError(f"logits{position(at)}", "finite or -inf", float(logits[at]), hint)
+        allowed = f"within -{limit:g} .. {limit:g}, or -inf"
+        raise InputError(f"logits{position(at)}", allowed, float(logits[at]), hint)
     lost = ~xp.any(logits > -xp.inf, axis=-1)
     if bool(xp.any(lost)):
         at = first_true(xp, lost)

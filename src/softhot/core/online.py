@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from softhot.core.array import as_arrays
+from softhot.core.array import as_arrays, to_numpy
 from softhot.core.check import InputError
 from softhot.core.targets import CLASSES, check_labels
 
@@ -44,11 +44,12 @@ class OnlineMeans:
         k = len(self.means)
         if probs.ndim != 2 or probs.shape[1] != k:
             raise InputError("probs", f"of shape (N, {k})", tuple(probs.shape))
-        probs = np.asarray(check_labels(xp, probs, k, soft=True), dtype=np.float64)
+        probs = check_labels(xp, probs, k, soft=True, argument="probs")
+        probs = to_numpy(probs).astype(np.float64)
         labels, xp = as_arrays("labels", labels)
         if tuple(labels.shape) != probs.shape[:1]:
             raise InputError("labels", f"of shape ({len(probs)},)", tuple(labels.shape))
-        labels = np.asarray(check_labels(xp, labels, k, soft=False))
+        labels = to_numpy(check_labels(xp, labels, k, soft=False))
         right = probs.argmax(axis=1) == labels
         np.add.at(self._sums, labels[right], probs[right])
         np.add.at(self._counts, labels[right], 1)
@@ -71,8 +72,8 @@ class OnlineMeans:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take up the state that :meth:`state_dict` gave."""
         shapes = {name: array.shape for name, array in self.state_dict().items()}
-        if set(state) != set(shapes):
-            raise InputError("state", f"a mapping with {sorted(shapes)}", sorted(state))
+        if not isinstance(state, Mapping) or set(state) != set(shapes):
+            raise InputError("state", f"a mapping with {sorted(shapes)}", list(state))
         arrays = {name: np.array(state[name], dtype=np.float64) for name in shapes}
         for name, shape in shapes.items():
             if arrays[name].shape != shape:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from softhot.core.check import InputError, Interval, OneOf
-from softhot.core.weights import Alpha, Schedule, check_alpha, weight_from_dict
+from softhot.core.weights import Alpha, Schedule, build, check_alpha, weight_from_dict
 
 SHARE = Interval(0, 1, "[)")
 ABSTRACT = ("Base", "Penalty", "Composite", "BinaryRule")
@@ -50,16 +50,12 @@ class Rule:
     @property
     def base(self) -> Base:
         """The part that decides the targets; plain cross entropy for a bare penalty."""
-        raise NotImplementedError
+        return HARD
 
     @property
     def penalties(self) -> tuple[Penalty, ...]:
         """The parts added to the cross entropy."""
-        raise NotImplementedError
-
-    def terms(self, row: Any) -> tuple[Any, dict[Any, Any]]:
-        """Loss of each row and its partial derivatives with respect to the row statistics."""
-        raise NotImplementedError
+        return ()
 
     def __add__(self, other: Rule) -> Rule:
         if not isinstance(other, Rule):
@@ -114,10 +110,6 @@ class Base(Rule):
     def base(self) -> Base:
         return self
 
-    @property
-    def penalties(self) -> tuple[Penalty, ...]:
-        return ()
-
     def mixing(self, alpha: Any, num_classes: Any) -> Any:
         """The weight on ``u`` that ``alpha`` stands for; only :class:`Others` needs to convert."""
         return alpha
@@ -131,7 +123,7 @@ class Base(Rule):
         return prior
 
     def terms(self, row: Any) -> tuple[Any, dict[Any, Any]]:
-        """Loss and partials of a row.
+        """The loss of each row and its partial derivatives by row statistic.
 
         Cross entropy with target ``q`` of total mass ``m`` (1 unless class weights enter it) is
         ``m lse(z) - (1 - alpha) <y, z> - alpha <u, z>``: linear, so the partials are the
@@ -169,12 +161,12 @@ class Penalty(Rule):
     """A term added to the cross entropy that looks at the logits alone."""
 
     @property
-    def base(self) -> Base:
-        return HARD
-
-    @property
     def penalties(self) -> tuple[Penalty, ...]:
         return (self,)
+
+    def terms(self, row: Any) -> tuple[Any, dict[Any, Any]]:
+        """The term of each row and its partial derivatives by row statistic."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, repr=False)
@@ -221,11 +213,9 @@ def rule_from_dict(data: Mapping[str, Any]) -> Rule:
         base, *added = map(rule_from_dict, parts)
         return sum(added, Composite(base.base, base.penalties))
     cls = Rule.known[OneOf(*Rule.known, "Composite").check("rule", data["rule"])]
-    for key in values:
-        OneOf(*(f.name for f in fields(cls))).check(f"a field of {cls.__name__}", key)  # type: ignore[arg-type]
     if isinstance(values.get("alpha"), Mapping):
         values["alpha"] = weight_from_dict(values["alpha"])
-    return cls(**values)
+    return build(cls, values)
 
 
 def check_rule(rule: Any) -> Rule:

@@ -63,7 +63,7 @@ class Prior(Base):
 
     Args:
         alpha: share moved, 0 <= alpha < 1.
-        counts: K counts or frequencies, not negative, of finite positive sum.
+        counts: K counts or frequencies, not negative, not all 0.
         temperature: T > 0; above 1 flattens the distribution towards uniform.
 
     Unlike :class:`Uniform`, it can move the arg max towards frequent classes.
@@ -84,8 +84,8 @@ class Prior(Base):
     def __post_init__(self) -> None:
         super().__post_init__()
         counts = numbers("Prior.counts", self.counts, ndim=1)
-        if not (counts >= 0).all() or counts.sum() <= 0:
-            raise InputError("Prior.counts", "counts >= 0 with a positive sum", self.counts)
+        if not (counts >= 0).all() or not counts.any():
+            raise InputError("Prior.counts", "counts >= 0, not all 0", self.counts)
         object.__setattr__(self, "counts", tuple(counts.tolist()))
 
     def prior(self, num_classes: int) -> np.ndarray:

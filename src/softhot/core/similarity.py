@@ -36,9 +36,13 @@ def from_hierarchy(
     (0.66524095..., 0.24472847..., 0.09003057...)
     """
     beta = POSITIVE.check("beta", beta)
+    allowed = "at least two paths of names, none empty"
+    if not _is_list(paths) or len(paths) < 2:
+        raise InputError("paths", allowed, paths)
+    for i, path in enumerate(paths):
+        if not _is_list(path) or not path:
+            raise InputError(f"paths[{i}]", allowed, path, 'Write ("animal", "cat").')
     paths = [tuple(path) for path in paths]
-    if len(paths) < 2 or not all(paths):
-        raise InputError("paths", "at least two paths, none empty", paths)
     twice = [path for path in paths if paths.count(path) > 1]
     if twice:
         raise InputError("paths", "different from class to class", twice[0])
@@ -67,6 +71,8 @@ def from_embeddings(embeddings: Any, *, temperature: float = 0.1, alpha: Alpha =
     """
     temperature = POSITIVE.check("temperature", temperature)
     vectors = numbers("embeddings", embeddings, ndim=2)
+    if len(vectors) < 2:
+        raise InputError("embeddings", "of at least 2 classes", vectors)
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     if not norms.all():
         at = int(np.argmin(norms))
@@ -97,3 +103,8 @@ def from_confusion(counts: Any, *, alpha: Alpha = 0.1) -> Similarity:
     none = mass.sum(axis=1) == 0
     mass[none] = (1 - np.eye(len(mass)))[none]
     return Similarity(alpha, mass / mass.sum(axis=1, keepdims=True))
+
+
+def _is_list(value: Any) -> bool:
+    """Whether ``value`` is a sequence and no text, whose letters nobody means."""
+    return isinstance(value, Sequence) and not isinstance(value, str)

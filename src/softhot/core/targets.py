@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import array_api_compat as compat
 import numpy as np
 
 from softhot.core.array import (
     Array,
+    accumulator,
     as_arrays,
     first_true,
     is_concrete,
@@ -21,7 +23,9 @@ from softhot.core.array import (
     one_hot,
     position,
     take_class,
+    to_numpy,
     widest,
+    widest_integer,
 )
 from softhot.core.check import InputError, Interval, OneOf
 from softhot.core.rule import Base, Rule, Uniform, check_rule
@@ -72,12 +76,13 @@ class Target:
         return one_hot(self.xp, self.labels, self.num_classes, dtype)
 
     def dense(self, dtype: Any = None) -> Array:
-        """The target as an array of shape ``(..., K)``."""
+        """The target as an array of shape ``(..., K)``, of the widest dtype if none is given."""
         xp = self.xp
-        dtype = dtype or (self.labels.dtype if self.soft else xp.asarray(0.5).dtype)
-        prior = self.uniform(dtype) if self.prior is None else xp.astype(self.prior, dtype)
-        alpha = _column(xp, like(xp, self.labels, self.alpha, dtype))
-        return (1 - alpha) * self.label_mass(dtype) + alpha * prior
+        wide = accumulator(xp, self.labels) if self.soft else widest(xp)
+        prior = self.uniform(wide) if self.prior is None else xp.astype(self.prior, wide)
+        alpha = _column(xp, like(xp, self.labels, self.alpha, wide))
+        target = (1 - alpha) * self.label_mass(wide) + alpha * prior
+        return target if dtype is None else xp.astype(target, dtype)
 
 
 def smooth_labels(
@@ -102,7 +107,7 @@ def smooth_labels(
         rule: a target rule; a number means ``Uniform(number)``.
         num_classes: K >= 2. Never guessed from the batch.
         kind: ``"ids"``, ``"one_hot"`` or ``"soft"``; needed only where the array could be read both
-            ways (integers whose last axis has length K).
+            ways (integers whose class axis would have length K).
         axis: where the class axis is (for distributions) or goes (for ids).
         allowed: booleans that broadcast to the result: mass only on these classes.
         alpha: weights ``(...)`` for a rule with :class:`softhot.PerSample`.
@@ -128,10 +133,14 @@ def smooth_labels(
         raise InputError("rule", "a rule for targets", rule, hint)
     num_classes = CLASSES.check("num_classes", num_classes)
     labels, xp = as_arrays("labels", labels)
-    kind = _kind_of(xp, labels, num_classes, kind)
-    axis = check_axis(axis, labels.ndim + (kind == "ids"))
+    stated, kind = kind, _kind_of(xp, labels, num_classes, kind)
+    place = check_axis(axis, labels.ndim + (kind == "ids"))
+    if stated is None and kind == "ids" and _could_be_one_hot(labels, axis, num_classes):
+        hint = 'Say kind="one_hot" or kind="ids".'
+        raise InputError("labels", "readable in one way", tuple(labels.shape), hint)
+    axis = place
     if kind != "ids":
-        if axis >= labels.ndim or labels.shape[axis] != num_classes:
+        if labels.shape[axis] != num_classes:
             raise InputError(f"labels.shape[{axis}]", f"num_classes = {num_classes}", labels.shape)
         labels = xp.moveaxis(labels, axis, -1)
     if allowed is not None:
@@ -139,6 +148,7 @@ def smooth_labels(
     if prior is not None and rule.base.PRIOR == "by_row":
         prior = xp.moveaxis(as_arrays("prior", prior)[0], axis, -1)
     labels = check_labels(xp, labels, num_classes, soft=kind != "ids")
+    dtype = dtype or (xp.asarray(0.5) if kind == "ids" else labels).dtype
     target = make_target(
         *(xp, labels, rule.base, num_classes),
         allowed=allowed,
@@ -164,16 +174,18 @@ def make_target(
 ) -> Target:
     """The :class:`Target` of checked labels with the class axis last (see :func:`check_labels`)."""
     soft = kind(xp, labels) == "real"
-    look = validate and is_concrete(labels, allowed)
+    look = validate and is_concrete(labels, allowed, counted)
     if look and allowed is not None:
-        _check_allowed(xp, labels, allowed, soft, counted)
-    dtype = labels.dtype if soft else widest(xp)
-    weight, per_class = _alpha(xp, labels, base, num_classes, alpha, soft, dtype)
+        _check_allowed(xp, labels, allowed, soft)
+    dtype = accumulator(xp, labels) if soft else widest(xp)
+    weight, per_class = _alpha(xp, labels, base, num_classes, alpha, dtype, counted, look)
     if look and soft and not smooth_again and not _is_zero(weight) and base.PRIOR != "by_row":
         _check_not_smoothed(xp, labels, counted)
-    k = num_classes if allowed is None else xp.sum(xp.astype(allowed, dtype), axis=-1)
+    # A row with one allowed class has its target there, whatever the weight.
+    few = None if allowed is None else xp.sum(xp.astype(allowed, dtype), axis=-1)
+    k = num_classes if few is None else xp.clip(few, min=2)
     weight = _mix(xp, base, weight, k, per_class and soft, look)
-    source = _prior(xp, labels, base, num_classes, prior, dtype, look)
+    source = _prior(xp, labels, base, num_classes, prior, dtype, counted, look)
 
     moved = None  # the mass that leaves each class, where that differs from alpha * labels
     if per_class and soft:
@@ -190,7 +202,7 @@ def make_target(
             source = xp.take(source, xp.reshape(labels, (-1,)), axis=0)
             source = xp.reshape(source, (*labels.shape, num_classes))
     if source is not None and allowed is not None:
-        source = _restrict(xp, source, allowed, weight, look, counted)
+        source = _restrict(xp, source, allowed, weight, look)
     return Target(labels, weight, source, num_classes, base, allowed, xp)
 
 
@@ -201,8 +213,8 @@ def target_matrix(base: Base, num_classes: int, prior: Any = None) -> np.ndarray
     """
     if base.PRIOR == "by_row" or isinstance(base.alpha, PerSample):
         return None
-    if base.FROM_BATCH:
-        prior = np.asarray(as_arrays("prior", [] if prior is None else prior)[0])
+    if base.FROM_BATCH and prior is not None:
+        prior = to_numpy(as_arrays("prior", prior)[0])
     ids = np.arange(num_classes)
     return make_target(np, ids, base, num_classes, prior=prior).dense(np.float64)
 
@@ -215,6 +227,7 @@ def check_labels(
     soft: bool,
     counted: Array | None = None,
     validate: bool = True,
+    argument: str = "labels",
 ) -> Array:
     """Labels with the class axis last, checked; only rows in ``counted`` are looked at.
 
@@ -229,7 +242,8 @@ def check_labels(
                 if holds == "real"
                 else "Class ids are integers 0 .. K - 1."
             )
-            raise InputError("labels", "class ids of an integer dtype", labels.dtype, hint)
+            raise InputError(argument, "class ids of an integer dtype", labels.dtype, hint)
+        labels = xp.astype(labels, widest_integer(xp))
         if look:
             wrong = (labels < 0) | (labels >= num_classes)
             if counted is not None:
@@ -238,10 +252,10 @@ def check_labels(
                 at = first_true(xp, wrong)
                 hint = "Mark rows to leave out with ignore_index= or where=."
                 allowed = f"a class id in 0 .. {num_classes - 1}"
-                raise InputError(f"labels{position(at)}", allowed, int(labels[at]), hint)
+                raise InputError(f"{argument}{position(at)}", allowed, int(labels[at]), hint)
         return labels if counted is None else xp.where(counted, labels, xp.zeros_like(labels))
     if holds == "complex":
-        raise InputError("labels", "real", labels.dtype)
+        raise InputError(argument, "real", labels.dtype)
     if holds != "real":
         labels = xp.astype(labels, xp.asarray(0.5).dtype)
     if counted is not None:
@@ -252,17 +266,23 @@ def check_labels(
         bad = ~(labels >= 0)
         if bool(xp.any(bad)):
             at = first_true(xp, bad)
-            raise InputError(f"labels{position(at)}", "a probability >= 0", float(labels[at]))
-        sums = xp.sum(labels, axis=-1, dtype=widest(xp))
-        off = ~(xp.abs(sums - 1) <= 8 * num_classes**0.5 * float(xp.finfo(labels.dtype).eps) + 1e-6)
+            raise InputError(f"{argument}{position(at)}", "a probability >= 0", float(labels[at]))
+        sums, off = _off_one(xp, labels, 1e-6 * num_classes**0.5)
         if bool(xp.any(off)):
             at = first_true(xp, off)
             hint = (
                 "Divide every row by its sum; independent labels (multi-hot) go to "
                 "softhot.smooth_binary_labels and softhot.binary_cross_entropy."
             )
-            raise InputError(f"labels{position(at)}", "a row that sums to 1", float(sums[at]), hint)
+            allowed = "a row that sums to 1"
+            raise InputError(f"{argument}{position(at)}", allowed, float(sums[at]), hint)
     return labels
+
+
+def _off_one(xp: Any, rows: Array, tolerance: float) -> tuple[Array, Array]:
+    """The sums of rows, and where they differ from 1 by more than tolerance and rounding."""
+    sums = xp.sum(xp.astype(rows, widest(xp)), axis=-1)
+    return sums, ~(xp.abs(sums - 1) <= tolerance + 4 * float(xp.finfo(rows.dtype).eps))
 
 
 def check_axis(axis: Any, ndim: int) -> int:
@@ -272,20 +292,18 @@ def check_axis(axis: Any, ndim: int) -> int:
 
 
 def _kind_of(xp: Any, labels: Array, num_classes: int, stated: str | None) -> str:
-    holds = kind(xp, labels)
-    if stated is not None:
-        return KINDS.check("kind", stated)
-    if holds == "real":
-        if labels.ndim == 0 or num_classes not in labels.shape:
-            hint = "Class ids are integers: cast with labels.astype(int)."
-            raise InputError("labels", "class ids, or rows of K probabilities", labels.dtype, hint)
-        return "soft"
-    if holds == "bool":
-        return "one_hot"
-    if labels.ndim > 1 and labels.shape[-1] == num_classes:
-        hint = 'Say kind="one_hot" or kind="ids".'
-        raise InputError("labels", "readable in one way", tuple(labels.shape), hint)
-    return "ids"
+    if stated is None:
+        stated = {"integer": "ids", "bool": "one_hot"}.get(kind(xp, labels), "soft")
+    if KINDS.check("kind", stated) != "ids" and num_classes not in labels.shape:
+        hint = "Class ids are integers: cast with labels.astype(int)."
+        allowed = f"class ids, or rows of {num_classes} probabilities"
+        raise InputError("labels", allowed, labels, hint)
+    return stated
+
+
+def _could_be_one_hot(labels: Array, axis: int, num_classes: int) -> bool:
+    inside = labels.ndim > 1 and -labels.ndim <= axis < labels.ndim
+    return inside and labels.shape[axis] == num_classes
 
 
 def _classes_last(
@@ -319,11 +337,19 @@ def broadcast(xp: Any, argument: str, array: Array, shape: tuple[int, ...]) -> A
 
 
 def _alpha(
-    xp: Any, labels: Array, base: Base, k: int, given: Any, soft: bool, dtype: Any
+    xp: Any,
+    labels: Array,
+    base: Base,
+    k: int,
+    given: Any,
+    dtype: Any,
+    counted: Array | None,
+    look: bool,
 ) -> tuple[Any, bool]:
     """The weight as a number, ``(...)``, or (soft labels, per class) ``(K,)``; and if per class."""
     alpha = base.alpha
     name = type(base).__name__
+    soft = kind(xp, labels) == "real"
     if isinstance(alpha, PerSample):
         if given is None:
             raise InputError("alpha", f"given with the batch, as {name}(PerSample()) says", given)
@@ -333,12 +359,12 @@ def _alpha(
             raise InputError("alpha", f"one for each row, shape {tuple(rows)}", tuple(given.shape))
         if kind(xp, given) not in ("real", "integer"):
             raise InputError("alpha", "real numbers", given.dtype)
-        allowed = base.RANGES["alpha"]
-        assert isinstance(allowed, Interval)
-        if is_concrete(given):
-            for value in (float(xp.min(given)), float(xp.max(given))) if given.size else ():
-                allowed.check("alpha", value)
-        return xp.astype(given, dtype), False
+        given = xp.astype(given, dtype)
+        if look and is_concrete(given):
+            seen = given if counted is None else given[counted]
+            for extreme in (xp.min, xp.max) if compat.size(seen) else ():
+                base.RANGES["alpha"].check("alpha", float(extreme(seen)))
+        return given if counted is None else xp.where(counted, given, xp.zeros_like(given)), False
     if given is not None:
         hint = f"It is given twice: write {name}(PerSample()) to pass it with the batch."
         raise InputError("alpha", f"left out, since the rule says {alpha!r}", given, hint)
@@ -353,7 +379,7 @@ def _alpha(
 def _mix(xp: Any, base: Base, weight: Any, k: Any, by_column: bool, look: bool) -> Any:
     """The weight in the uniform convention, checked to leave the label on top."""
     mixed = base.mixing(weight, _column(xp, k) if by_column and not isinstance(k, int) else k)
-    if mixed is weight or not look:
+    if mixed is weight or not look or 0 in getattr(mixed, "shape", ()):
         return mixed
     worst = float(xp.max(mixed)) if hasattr(mixed, "shape") else mixed
     if not worst < 1:
@@ -365,7 +391,14 @@ def _mix(xp: Any, base: Base, weight: Any, k: Any, by_column: bool, look: bool) 
 
 
 def _prior(
-    xp: Any, labels: Array, base: Base, k: int, given: Any, dtype: Any, look: bool
+    xp: Any,
+    labels: Array,
+    base: Base,
+    k: int,
+    given: Any,
+    dtype: Any,
+    counted: Array | None,
+    look: bool,
 ) -> Array | None:
     name = type(base).__name__
     if not base.FROM_BATCH:
@@ -382,26 +415,25 @@ def _prior(
         raise InputError("prior", f"of shape {tuple(shape)} for {name}", tuple(given.shape))
     if kind(xp, given) != "real":
         raise InputError("prior", "probabilities of a real dtype", given.dtype)
+    if counted is not None and base.PRIOR == "by_row":
+        given = xp.where(_column(xp, counted), given, xp.full_like(given, 1 / k))
     if look and is_concrete(given):
-        sums = xp.sum(given, axis=-1)
-        bad = ~((xp.abs(sums - 1) < 1e-3) & xp.all(given >= 0, axis=-1))
+        sums, off = _off_one(xp, given, 1e-3)
+        bad = off | xp.any(given < 0, axis=-1)
         if bool(xp.any(bad)):
             at = first_true(xp, bad)
             hint = "Pass probabilities, not logits: apply softmax first."
             allowed = "a row of probabilities >= 0 that sums to 1"
             raise InputError(f"prior{position(at)}", allowed, float(sums[at]), hint)
-    return base.refine(xp.astype(given, dtype), xp)
+    given = xp.astype(given, dtype)
+    return base.refine(given / xp.sum(given, axis=-1, keepdims=True), xp)
 
 
-def _check_allowed(
-    xp: Any, labels: Array, allowed: Array, soft: bool, counted: Array | None
-) -> None:
+def _check_allowed(xp: Any, labels: Array, allowed: Array, soft: bool) -> None:
     if soft:
         lost = xp.any((labels > 0) & ~allowed, axis=-1)
     else:
         lost = take_class(xp, xp.astype(allowed, xp.int32), labels) == 0
-    if counted is not None:
-        lost = lost & counted
     if bool(xp.any(lost)):
         at = first_true(xp, lost)
         value = "mass on another class" if soft else int(labels[at])
@@ -428,16 +460,12 @@ def _check_not_smoothed(xp: Any, labels: Array, counted: Array | None) -> None:
         raise InputError("labels", allowed, f"a least value of {float(floor):g} in every row", hint)
 
 
-def _restrict(
-    xp: Any, prior: Array, allowed: Array, weight: Any, look: bool, counted: Array | None
-) -> Array:
+def _restrict(xp: Any, prior: Array, allowed: Array, weight: Any, look: bool) -> Array:
     prior = xp.where(allowed, prior, xp.zeros_like(prior))
     total = xp.sum(prior, axis=-1)
     empty = ~(total > 0)
     if look:
         missing = empty & (like(xp, prior, weight) != 0)
-        if counted is not None:
-            missing = missing & counted
         if bool(xp.any(missing)):
             at = first_true(xp, missing)
             hint = "Allow a class that the prior gives mass to."

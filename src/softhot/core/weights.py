@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -103,9 +103,16 @@ WEIGHTS: dict[str, type] = {cls.__name__: cls for cls in (PerClass, PerSample, S
 def weight_from_dict(data: Mapping[str, Any]) -> Any:
     """The weight that ``to_dict`` wrote."""
     cls = WEIGHTS[OneOf(*WEIGHTS).check("alpha['weight']", data.get("weight"))]
-    values = {key: value for key, value in data.items() if key != "weight"}
+    return build(cls, {key: value for key, value in data.items() if key != "weight"})
+
+
+def build(cls: type, values: Mapping[str, Any]) -> Any:
+    """The dataclass ``cls`` from its fields by name, none unknown and none missing."""
     for key in values:
-        OneOf(*(f.name for f in fields(cls)), "weight").check(f"a field of {cls.__name__}", key)
+        OneOf(*(f.name for f in fields(cls))).check(f"a field of {cls.__name__}", key)
+    for field in fields(cls):
+        if field.default is MISSING and field.name not in values:
+            raise InputError(f"{cls.__name__}.{field.name}", "given", None)
     return cls(**values)
 
 
