@@ -1,12 +1,13 @@
 """Which namespace an array belongs to, and the few operations the core needs beyond the standard.
 
 The core is written against the array API standard, so one text serves NumPy, PyTorch, JAX, CuPy
-and ``array-api-strict``. A framework is recognised by the array it hands over, never by importing
-it.
+and ``array-api-strict``; and TensorFlow through ``keras.ops``, renamed by hand at the end of this
+file. A framework is recognised by the array it hands over, never by importing it.
 """
 
 from __future__ import annotations
 
+import math
 import sys
 from typing import Any
 
@@ -20,6 +21,8 @@ Array = Any  # an array of any namespace that array-api-compat knows
 
 def as_arrays(argument: str, like: Any) -> tuple[Array, Any]:
     """``like`` as an array of its own namespace, and that namespace; lists become NumPy arrays."""
+    if _is_tensorflow(like):
+        return like, KERAS
     if not compat.is_array_api_obj(like):
         try:
             like = np.asarray(like)
@@ -36,10 +39,19 @@ def as_arrays(argument: str, like: Any) -> tuple[Array, Any]:
 
 def like(xp: Any, reference: Array, values: Any, dtype: Any = None) -> Array:
     """``values`` as an array of the namespace and on the device of ``reference``."""
-    if compat.is_array_api_obj(values) and compat.array_namespace(values) is xp:
+    if (xp is KERAS and _is_tensorflow(values)) or (
+        compat.is_array_api_obj(values) and compat.array_namespace(values) is xp
+    ):
         return values if dtype is None else xp.astype(values, dtype)
     # A copy, because torch warns of memory it may read but not write.
-    return xp.asarray(np.array(to_numpy(values)), dtype=dtype, device=compat.device(reference))
+    return xp.asarray(np.array(to_numpy(values)), dtype=dtype, device=device(reference))
+
+
+def device(array: Array) -> Any:
+    """Where a constant used beside ``array`` belongs; None where the framework moves it itself."""
+    if _is_tensorflow(array) or compat.is_jax_array(array):
+        return None
+    return compat.device(array)
 
 
 def to_numpy(array: Any) -> np.ndarray:
@@ -82,14 +94,16 @@ def _is_narrow(xp: Any) -> bool:
 
 
 def is_concrete(*arrays: Array | None) -> bool:
-    """Whether values can be looked at; what JAX traces has none, so nothing can be checked."""
-    jax = sys.modules.get("jax")
-    return jax is None or not any(isinstance(array, jax.core.Tracer) for array in arrays)
+    """Whether values can be looked at; what JAX or TensorFlow traces has none to check yet."""
+    jax, tensorflow = sys.modules.get("jax"), sys.modules.get("tensorflow")
+    if jax is not None and any(isinstance(array, jax.core.Tracer) for array in arrays):
+        return False
+    return not any(_is_tensorflow(a) and tensorflow.is_symbolic_tensor(a) for a in arrays)  # type: ignore[union-attr]
 
 
 def one_hot(xp: Any, ids: Array, num_classes: int, dtype: Any) -> Array:
     """Rows with a 1 at the class id: ``(...)`` integers to ``(..., K)``."""
-    classes = xp.arange(num_classes, dtype=ids.dtype, device=compat.device(ids))
+    classes = xp.arange(num_classes, dtype=ids.dtype, device=device(ids))
     return xp.astype(xp.expand_dims(ids, axis=-1) == classes, dtype)
 
 
@@ -111,3 +125,50 @@ def position(index: tuple[int, ...]) -> str:
     '[3, 1]'
     """
     return f"[{', '.join(map(str, index))}]" if index else ""
+
+
+class KerasNamespace:
+    """``keras.ops`` under the names that the core takes from the array API standard."""
+
+    bool, int32, int64, float32, float64 = "bool", "int32", "int64", "float32", "float64"
+    inf, nan = math.inf, math.nan
+
+    def __getattr__(self, name: str) -> Any:
+        if "keras" not in sys.modules:
+            raise AttributeError(name)
+        return getattr(sys.modules["keras"].ops, name)
+
+    def asarray(self, values: Any, dtype: Any = None, device: Any = None) -> Array:
+        return self.convert_to_tensor(values, dtype=dtype)
+
+    def astype(self, array: Array, dtype: Any) -> Array:
+        return self.cast(array, dtype)
+
+    def arange(self, stop: int, dtype: Any = None, device: Any = None) -> Array:
+        return self.__getattr__("arange")(stop, dtype=dtype)
+
+    def reshape(self, array: Array, shape: Any) -> Array:
+        # A traced batch size is None, which keras.ops.reshape would take for "leave it out".
+        return self.__getattr__("reshape")(array, tuple(-1 if n is None else n for n in shape))
+
+    def clip(self, array: Array, min: float) -> Array:
+        return self.maximum(array, min)
+
+    def isdtype(self, dtype: Any, kind: str) -> Any:
+        name = sys.modules["keras"].backend.standardize_dtype(dtype)
+        letters = {"bool": ("bool",), "integral": ("int", "uint"), "complex floating": ("complex",)}
+        return name.startswith(letters[kind])
+
+    def finfo(self, dtype: Any) -> Any:
+        return sys.modules["ml_dtypes"].finfo(dtype.as_numpy_dtype)
+
+
+KERAS = KerasNamespace()
+
+
+def _is_tensorflow(array: Any) -> bool:
+    """Whether it is a tensor of TensorFlow, and Keras is there and set to it."""
+    tensorflow, keras = sys.modules.get("tensorflow"), sys.modules.get("keras")
+    if tensorflow is None or keras is None or not tensorflow.is_tensor(array):
+        return False
+    return keras.backend.backend() == "tensorflow"

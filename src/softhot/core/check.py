@@ -33,17 +33,17 @@ class SofthotWarning(UserWarning):
 
 
 def shown(value: Any) -> str:
-    """``value`` as an error message shows it: short, and on one line.
+    """``value`` as an error message shows it: on one line, a long one by its two ends.
 
-    >>> shown([0.5] * 100)
-    '[0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, ...]'
+    >>> shown("a" + 100 * "b" + "/file.npz")
+    "'abbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb ... bbbbbbbbbbbbbbbbbbbbbbbbbbb/file.npz'"
     """
     if isinstance(value, _Shown):
         return str(value)
     text = " ".join(repr(value).split())
     if len(text) <= 80:
         return _Shown(text)
-    return _Shown(text[:76] + "..." + (text[-1] if text[-1] in "'\")]}" else ""))
+    return _Shown(f"{text[:38]} ... {text[-37:]}")
 
 
 class _Shown(str):
@@ -87,9 +87,13 @@ class Interval:
             x = float(value)
         except OverflowError:  # an integer beyond every float
             return False
+        return self.holds(x)
+
+    def holds(self, x: Any) -> Any:
+        """Whether a number, or each of an array, is in the range; NaN is in none."""
         above = x >= self.low if self.closed[0] == "[" else x > self.low
         below = x <= self.high if self.closed[1] == "]" else x < self.high
-        return above and below
+        return above & below
 
     def check(self, argument: str, value: Any, hint: str = "") -> Any:
         """``value`` as a Python number, or an :class:`InputError`."""

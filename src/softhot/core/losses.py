@@ -19,6 +19,7 @@ from softhot.core.array import (
     kind,
     like,
     position,
+    take_class,
     widest_integer,
 )
 from softhot.core.check import InputError, Interval, OneOf, SofthotWarning
@@ -84,7 +85,9 @@ def cross_entropy(
         smooth_again: accept labels that look smoothed already.
         reduction: ``"none"`` (rows left out are 0), ``"sum"``, or ``"mean"``: the sum over the
             summed weights of the rows that count, 0 if none does.
-        validate: look at values. False trusts them; shapes and dtypes are always checked.
+        validate: look at values. False trusts them; shapes and dtypes are always checked. What JAX
+            or TensorFlow traces has no values yet: there a row whose class id is out of range or
+            not allowed, or whose alpha is out of range, has loss and gradient NaN.
 
     Returns:
         ``(...)`` or a scalar: float64 for float64 logits, float32 for everything narrower.
@@ -177,6 +180,10 @@ class Batch:
         labels = check_labels(
             xp, labels, num_classes, soft=soft, counted=self.counted, validate=validate
         )
+        valid = None  # where labels are traced, nobody can raise: NaN says so
+        if validate and not soft and not is_concrete(labels, self.counted):
+            valid = (labels >= 0) & (labels < num_classes)
+            labels = xp.where(valid, labels, xp.zeros_like(labels))
         if validate and is_concrete(logits):
             _check_values(xp, logits)
         if allowed is not None:
@@ -206,6 +213,11 @@ class Batch:
                 _warn_if_optimum_moves(xp, weight, target)
         self.row = Row(logits, target, weight if by_class else None)
         self.factor = None if by_class else self.scale
+        if valid is not None:
+            if target.allowed is not None:
+                valid = valid & take_class(xp, target.allowed, labels)
+            ones = xp.ones_like(self.row.lse) if self.factor is None else self.factor
+            self.factor = xp.where(valid, ones, xp.full_like(ones, xp.nan))
         terms: tuple[Base | Penalty, ...] = (self.rule.base, *self.rule.penalties)
         parts = [term.terms(self.row) for term in terms]
         self.value = sum(value for value, _ in parts)

@@ -24,8 +24,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any
 
-import array_api_compat
-
 from softhot.core.array import Array, accumulator, like, one_hot, take_class
 from softhot.core.targets import Target
 
@@ -46,11 +44,10 @@ class Row:
         self.allowed = target.allowed
         if self.allowed is not None:
             z = xp.where(self.allowed, z, xp.full_like(z, -xp.inf))
-        self.peak = xp.argmax(z, axis=-1)
-        shifted = z - xp.max(z, axis=-1, keepdims=True)
-        self.exp = xp.exp(shifted)
+        self.shifted = z - xp.max(z, axis=-1, keepdims=True)
+        self.exp = xp.exp(self.shifted)
         # exp(-inf) is 0, but 0 * -inf is not: below, a class that is not allowed just counts 0.
-        self.z = shifted if self.allowed is None else self._masked(shifted)
+        self.z = self.shifted if self.allowed is None else self._masked(self.shifted)
         self.alpha = like(xp, z, target.alpha, dtype)
         self.weight = weight
         self.soft_labels = xp.astype(target.labels, dtype) if target.soft else None
@@ -82,11 +79,14 @@ class Row:
     def rest(self) -> Array:
         """The sum of exponentials but for the maximum's own, which is 1."""
         xp = self.xp
-        classes = xp.arange(
-            self.z.shape[-1], dtype=self.peak.dtype, device=array_api_compat.device(self.z)
-        )
-        is_peak = xp.expand_dims(self.peak, axis=-1) == classes
-        return xp.sum(xp.where(is_peak, xp.zeros_like(self.exp), self.exp), axis=-1)
+        largest = self.exp == 1  # and what rounds to it; NaN stays among the others
+        ties = xp.sum(xp.astype(largest, self.dtype), axis=-1) - 1
+        return xp.sum(xp.where(largest, xp.zeros_like(self.exp), self.exp), axis=-1) + ties
+
+    @cached_property
+    def peak(self) -> Array:
+        """The first class with the largest logit."""
+        return self.xp.argmax(self.shifted, axis=-1)
 
     @cached_property
     def probs(self) -> Array:

@@ -364,6 +364,9 @@ def _alpha(
             seen = given if counted is None else given[counted]
             for extreme in (xp.min, xp.max) if compat.size(seen) else ():
                 base.RANGES["alpha"].check("alpha", float(extreme(seen)))
+        elif not is_concrete(given):  # nobody can raise: NaN says so
+            inside = base.RANGES["alpha"].holds(given)  # type: ignore[union-attr]
+            given = xp.where(inside, given, xp.full_like(given, xp.nan))
         return given if counted is None else xp.where(counted, given, xp.zeros_like(given)), False
     if given is not None:
         hint = f"It is given twice: write {name}(PerSample()) to pass it with the batch."
