@@ -36,7 +36,7 @@ def shown(value: Any) -> str:
     """``value`` as an error message shows it: on one line, a long one by its two ends.
 
     >>> shown("a" + 100 * "b" + "/file.npz")
-    "'abbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb ... bbbbbbbbbbbbbbbbbbbbbbbbbbb/file.npz'"
+    "'abbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb ... bbbbbbbbbbbbbbbbbbbbbbbbbbb/file.npz'"
     """
     if isinstance(value, _Shown):
         return str(value)
