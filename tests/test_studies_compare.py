@@ -147,13 +147,13 @@ def test_records_scored_on_other_rows_are_refused():
 # --- The choice --------------------------------------------------------------------------------
 
 
-def held(**columns):
-    """Validation predictions of two classes, of which the given share of 100 rows is right."""
+def held(scale=3.0, **columns):
+    """Predictions of two classes, by alpha and seed; so many of 100 rows are right."""
     found = {}
     for name, shares in columns.items():
         for seed, share in enumerate(shares):
             labels = (np.arange(100) >= share).astype(int)
-            logits = np.tile([3.0, 0.0], (100, 1))
+            logits = np.tile([scale, 0.0], (100, 1))
             found[float(name.replace("a", "0.")), seed] = Predictions.from_logits(logits, labels)
     return found
 
@@ -179,12 +179,22 @@ def test_one_seed_has_no_standard_error():
 
 
 def test_the_gap_is_chosen_by_its_absolute_value_seed_by_seed():
-    # Confidence is 0.953. Means of the signed gap: 0.1 has the smaller one, but it is off by more.
-    choice = choose(held(a0=[50, 50], a1=[100, 91], a2=[96, 96]), "gap")
+    # Confidence is 0.953. 0.1 has the smaller mean gap, -0.002, but is off by more in each seed.
+    choice = choose(held(a0=[50, 50], a1=[100, 91], a2=[94, 94]), "gap")
     assert choice.best == 0.2
     signed = choice.raw[0.1]["gap"].mean(), choice.raw[0.2]["gap"].mean()
     assert abs(signed[0]) < 0.005
     assert abs(signed[1]) > abs(signed[0])
+
+
+@pytest.mark.parametrize(
+    ("select", "best"), [("nll", 0.1), ("brier", 0.1), ("accuracy", 0.1), ("gap", 0), ("ece", 0)]
+)
+def test_ratings_of_probabilities_are_compared_after_scaling(select, best):
+    """Alpha 0.1 is right more often, but far too unsure of itself, which scaling mends."""
+    well = held(a0=[80], scale=np.log(4))
+    unsure = {(0.1, 0): held(a0=[90], scale=0.1)[0.0, 0]}
+    assert choose(well | unsure, select).best == best
 
 
 @pytest.mark.parametrize("select", SELECT.names)

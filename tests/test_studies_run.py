@@ -83,10 +83,9 @@ def wait_for(child, trials):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_and_continued_is_as_if_never_killed(undisturbed, start, tmp_path, jobs):
     folder, before = tmp_path / "run", {}
-    for trials in (0, 2, 4):
+    for trials in (1, 4):
         child = start(jobs)
-        if trials:
-            wait_for(child, trials)
+        wait_for(child, trials)
         child.kill()
         child.wait()
         after = finished(folder)
@@ -176,6 +175,16 @@ def test_damage_is_named_and_trained_again(tmp_path):
     changed = {name for name in before if before[name] != after[name]}
     assert {os.path.basename(name)[:16] for name in changed} == {path.name[:16]}
     assert after[f"trials/{path.name}"][0] == before[f"trials/{path.name}"][0]
+
+
+def test_other_versions_are_named(tmp_path, monkeypatch):
+    run(TINY, tmp_path / "run", jobs=1)
+    now = {**running.versions(), "torch": "9.9"}
+    monkeypatch.setattr(running, "versions", lambda: now)
+    with pytest.warns(
+        SofthotWarning, match=r"trained with torch 2.*, now there is torch 9.9\. For"
+    ):
+        run(TINY, tmp_path / "run", jobs=1)
 
 
 def test_one_job_needs_no_joblib(tmp_path, monkeypatch):

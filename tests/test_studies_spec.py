@@ -63,6 +63,12 @@ def test_sizes_come_from_the_data_set_unless_given():
     assert (spec.train, spec.validation, spec.test) == (60, 40, 50)
 
 
+def test_minus_zero_is_zero():
+    spec = StudySpec(alphas=(-0.0, 0.1))
+    assert spec == StudySpec(alphas=(0.1,))
+    assert spec.digest == StudySpec(alphas=(0.1,)).digest
+
+
 def test_every_field_but_the_grid_changes_the_key():
     trial = StudySpec().trials()[1]
     other = {"dataset": "wine", "hidden": (3,), "alpha": 0.3, "learning_rate": 0.5, "version": 2}

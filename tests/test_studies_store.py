@@ -17,6 +17,7 @@ import pytest
 
 from softhot.core.check import InputError
 from softhot.studies import Damage, Record, Store
+from softhot.studies import store as storing
 from softhot.studies.store import TEMPORARY, _sealed
 from studies_cases import TINY, contents, fabricate
 
@@ -144,6 +145,15 @@ def test_saving_mends_damage(store):
         assert store.damaged == ()
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_file_far_too_large_is_not_read(store, which):
+    path = list(files(store))[which]
+    os.truncate(path, 1 << 40)  # a hole: it takes no space
+    damage = store.load(FIRST.key)
+    assert damage.name == path.name
+    assert damage.reason.startswith("1,099,511,627,776 bytes, more than the ")
+
+
 def test_missing_arrays_are_named(store):
     _, path = files(store)
     path.unlink()
@@ -210,6 +220,7 @@ def replace_arrays(store, **changes):
         {"test_logits": np.zeros(78, np.float32)},
         {"test_logits": np.full((78, 3), np.nan, np.float32)},
         {"test_logits": np.full((78, 3), -np.inf, np.float32)},
+        {"test_logits": np.full((78, 3), [0, 0, -np.inf], np.float32)},
         {"test_labels": np.full(78, 3)},
         {"test_labels": np.full(78, -1)},
         {"test_labels": np.zeros(78)},
@@ -336,6 +347,28 @@ def test_lost_settings_are_written_again(store):
     (store.folder / "study.toml").unlink()
     with pytest.raises(InputError, match="It holds 'trials'"):
         Store.create(store.folder, dataclasses.replace(TINY, epochs=9))
+
+
+def test_the_folder_is_known_wherever_one_stands(store, monkeypatch):
+    monkeypatch.chdir(store.folder)
+    here = Store.open(".")
+    monkeypatch.chdir("/")
+    assert len(here.records()) == 1
+
+
+@pytest.mark.parametrize("folder", [None, 3.5, "nul\0"])
+def test_what_is_no_path_is_refused(folder):
+    for opening in (Store.open, lambda path: Store.create(path, TINY)):
+        with pytest.raises(InputError, match="folder must be a"):
+            opening(folder)
+
+
+def test_a_folder_taken_by_another_study_meanwhile_is_refused(tmp_path, monkeypatch):
+    other = dataclasses.replace(TINY, epochs=9)
+    found = storing._found
+    monkeypatch.setattr(storing, "_found", lambda folder, _: found(folder, other))
+    with pytest.raises(InputError, match="epochs = 9 there, 3 here"):
+        Store.create(tmp_path / "run", TINY)
 
 
 # --- Crashes -----------------------------------------------------------------------------------

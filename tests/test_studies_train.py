@@ -126,12 +126,26 @@ def test_divergence_is_an_error_not_a_result():
         train(NONE, wild, PARTS)
 
 
-def test_threads_are_given_back():
+@pytest.fixture
+def two_threads():
     before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_training_takes_one_thread_and_gives_the_others_back(monkeypatch):
     inside = []
+    step = torch.optim.Adam.step
+    monkeypatch.setattr(
+        torch.optim.Adam,
+        "step",
+        lambda *arguments: (inside.append(torch.get_num_threads()), step(*arguments)),
+    )
+    train(NONE, WINE, PARTS)
+    assert set(inside) == {1}
+    assert torch.get_num_threads() == 2
     with pytest.raises(ZeroDivisionError), one_thread():
-        inside.append(torch.get_num_threads() / 0)
-    with one_thread():
-        inside.append(torch.get_num_threads())
-    assert inside == [1]
-    assert torch.get_num_threads() == before
+        _ = 1 / 0
+    assert torch.get_num_threads() == 2

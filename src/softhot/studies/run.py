@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import signal
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 from softhot.core.check import InputError, Interval, SofthotWarning
 from softhot.datasets import Dataset, Split, load, split
 from softhot.studies.spec import StudySpec, TrialSpec
 from softhot.studies.store import Failure, Store
-from softhot.studies.train import train
+from softhot.studies.train import train, versions
 
 JOBS = Interval(1, 4096, integer=True)
 IDLE = 20  # seconds after which a process without work ends, should this one have been killed
@@ -63,8 +66,8 @@ def run(
         KeyboardInterrupt: Ctrl-C; what was finished is kept.
 
     Warns:
-        SofthotWarning: A record is damaged; its name and what is wrong with it. It is not read,
-            its trial is trained again.
+        SofthotWarning: A record is damaged (its name and what is wrong with it; it is not read,
+            its trial is trained again), or was trained by other versions of the libraries.
     """
     jobs = _processors() if jobs is None else JOBS.check("jobs", jobs)
     data(spec.dataset, spec.train, spec.validation, spec.test, spec.split_seed)  # or an InputError
@@ -72,6 +75,7 @@ def run(
     for damage in store.damaged:
         text = f"{damage.name}: {damage.reason}. The trial is trained again."
         warnings.warn(text, SofthotWarning, stacklevel=2)
+    _warn_of_other_versions(store)
     pending = store.pending()
     total = len(spec.trials())
     done = total - len(pending)
@@ -83,6 +87,21 @@ def run(
         if progress is not None:
             progress(Progress(done, total, trial, seconds, failure))
     return store
+
+
+def _warn_of_other_versions(store: Store) -> None:
+    now = versions()
+    for record in store.records():
+        other = {name: was for name, was in record.versions.items() if now.get(name) != was}
+        if other:
+            there = ", ".join(f"{name} {was}" for name, was in other.items())
+            here = ", ".join(f"{name} {now.get(name)}" for name in other)
+            text = (
+                f"Trials in {store.folder} were trained with {there}, now there is {here}. For "
+                "numbers that compare to the last digit, run the study in a new folder."
+            )
+            warnings.warn(text, SofthotWarning, stacklevel=3)
+            return
 
 
 @functools.lru_cache(maxsize=1)
@@ -131,11 +150,31 @@ def _outcomes(store: Store, trials: tuple[TrialSpec, ...], jobs: int) -> Iterato
         idle_worker_timeout=IDLE,
     )
     try:
-        yield from parallel(joblib.delayed(attempt)(store, trial) for trial in trials)
+        with _children_deaf_to_interrupts():
+            outcomes = parallel(joblib.delayed(attempt)(store, trial) for trial in trials)
+        yield from outcomes
     except BrokenExecutor:
         hint = "A process was killed from outside; mostly, memory had run out. Finished trials "
         hint += "are kept: run again with fewer jobs."
         raise InputError("jobs", "no more processes than fit into memory", jobs, hint) from None
+
+
+@contextlib.contextmanager
+def _children_deaf_to_interrupts() -> Iterator[None]:
+    """Processes started inside never see Ctrl-C; this one sees it at the latest at the end.
+
+    A terminal sends Ctrl-C to all of them. This process ends the others, but each would first
+    print where it was.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # started inside, it would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _processors() -> int:

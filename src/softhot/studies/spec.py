@@ -242,9 +242,9 @@ def _items(argument: str, value: Any) -> tuple[Any, ...]:
 
 
 def _alphas(value: Any) -> tuple[float, ...]:
-    alphas = [ALPHA.check("alphas", alpha) + 0.0 for alpha in _items("alphas", value)]  # no -0.0
+    alphas = [ALPHA.check("alphas", alpha) for alpha in _items("alphas", value)]
     if len(set(alphas)) < len(alphas):
         raise InputError("alphas", "different numbers", value, "Each names one arm of the study.")
     if not any(alphas):
         raise InputError("alphas", "at least one number above 0", value, "For instance 0.1.")
-    return tuple(sorted({0.0, *alphas}))
+    return tuple(sorted({0.0, *alphas}))  # 0.0 comes first, so that -0.0 is not added

@@ -115,36 +115,18 @@ class Store:
             InputError: ``folder`` holds something else, or the run of another study, or cannot
                 be written. Nothing in it has been changed then.
         """
-        folder = Path(folder)
-        if _exists(folder / SETTINGS):
-            store = cls.open(folder)
-            if store.spec != spec:
-                raise InputError(
-                    "folder",
-                    "a new folder or a run of this study",
-                    str(folder),
-                    _other(store.spec, spec),
-                )
-            return store
-        try:
-            strangers = [p.name for p in folder.iterdir() if not p.name.startswith(TEMPORARY)]
-        except FileNotFoundError:
-            strangers = []
-        except OSError as error:
-            raise _unusable(folder, error) from None
-        if strangers and not (strangers == [TRIALS] and _holds_trials(folder / TRIALS, spec)):
+        folder = _path(folder)
+        if not _exists(folder / SETTINGS):
+            _found(folder, spec)
+        store = cls.open(folder)
+        if store.spec != spec:
             raise InputError(
                 "folder",
-                f"new, empty or a run (with its {SETTINGS})",
+                "a new folder or a run of this study",
                 str(folder),
-                f"It holds {min(strangers)!r}. Give the name of a folder that does not exist yet.",
+                _other(store.spec, spec),
             )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unusable(folder, error) from None
-        _write(folder / SETTINGS, spec.to_toml().encode())
-        return cls.open(folder)
+        return store
 
     @classmethod
     def open(cls, folder: str | Path) -> Store:
@@ -153,7 +135,7 @@ class Store:
         Raises:
             InputError: There is no run in ``folder``, or its settings are damaged.
         """
-        folder = Path(folder)
+        folder = _path(folder)
         path = folder / SETTINGS
         if not _exists(path):
             hint = f"It has no {SETTINGS}. Give a folder that `softhot study` has written."
@@ -308,6 +290,14 @@ def _predictions(data: bytes, trial: TrialSpec) -> tuple[Predictions, Prediction
     )
 
 
+def _path(folder: str | Path) -> Path:
+    """``folder``, made absolute: processes of a pool may have another working directory."""
+    try:
+        return Path(os.path.realpath(folder))
+    except (TypeError, ValueError):
+        raise InputError("folder", "a path", folder) from None
+
+
 def _exists(path: Path) -> bool:
     """Whether there is anything of that name, be it a broken link."""
     return os.path.lexists(path)
@@ -357,9 +347,28 @@ def _unusable(path: Path, error: OSError) -> InputError:
     return InputError("folder", "one that can be written to", str(path), hint)
 
 
-def _holds_trials(folder: Path, spec: StudySpec) -> bool:
-    """Whether some trial of ``spec`` was finished in ``folder``."""
-    return any(_exists(folder / f"{trial.key}.json") for trial in spec.trials())
+def _found(folder: Path, spec: StudySpec) -> None:
+    """Write the settings into ``folder``, which must be new or empty, or have lost just them."""
+    try:
+        inside = sorted(path.name for path in folder.iterdir())
+    except FileNotFoundError:
+        inside = []
+    except OSError as error:
+        raise _unusable(folder, error) from None
+    strangers = [name for name in inside if not name.startswith(TEMPORARY)]
+    kept = any(_exists(folder / TRIALS / f"{trial.key}.json") for trial in spec.trials())
+    if strangers and not (strangers == [TRIALS] and kept):
+        raise InputError(
+            "folder",
+            f"new, empty or a run (with its {SETTINGS})",
+            str(folder),
+            f"It holds {strangers[0]!r}. Give the name of a folder that does not exist yet.",
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unusable(folder, error) from None
+    _write(folder / SETTINGS, spec.to_toml().encode())
 
 
 def _other(there: StudySpec, here: StudySpec) -> str:
