@@ -99,7 +99,7 @@ def expand_soft_targets(
     size = X.shape[0] if hasattr(X, "shape") else len(X)
     if size != len(targets):
         raise InputError("Y", f"of {size} rows, as X is", targets.shape)
-    weight = _check_weight(sample_weight, size)
+    weight = check_weight(sample_weight, size)
     rows, classes = np.nonzero(targets)
     weight = weight[rows] * targets[rows, classes]
     if weight_scale == "mean":
@@ -194,7 +194,7 @@ class LabelSmoothingClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimato
         _check_estimator(self.estimator)
         self.rule_ = target_rule(self.label_smoothing, self.rule)
         validate_data(self, X, y, skip_check_array=True)
-        self.classes_, targets = _targets(y, self.rule_)
+        self.classes_, targets = encode_targets(y, self.rule_)
         unseen = ~targets.any(axis=0)
         if unseen.any():
             at = int(unseen.argmax())
@@ -206,11 +206,11 @@ class LabelSmoothingClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimato
         expanded, ids, weight = expand_soft_targets(
             X, targets, sample_weight=sample_weight, weight_scale=scale
         )
+        options = {"sample_weight": weight}
         if len(ids) > len(targets):
             _warn_if_it_splits(self.estimator, len(ids))
         elif sample_weight is None:
-            weight = None  # some estimators draw other random numbers when they are given weights
-        options = {} if weight is None else {"sample_weight": weight}
+            options = {}  # given weights, some estimators draw other random numbers
         self.estimator_ = clone(self.estimator).fit(expanded, self.classes_[ids], **options)
         return self
 
@@ -268,8 +268,8 @@ def target_rule(label_smoothing: Any, rule: Any) -> Rule:
     return base
 
 
-def _targets(y: Any, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
-    """The class labels, and the (N, K) targets of hard or soft labels."""
+def encode_targets(y: Any, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
+    """The class labels, and the (N, K) targets, of hard or soft labels."""
     labels = _array("y", y)
     if labels.ndim == 2 and labels.shape[1] > 1:
         if labels.dtype.kind not in "fiub":
@@ -341,7 +341,8 @@ def _warn_if_it_splits(estimator: Any, rows: int) -> None:
         warnings.warn(text, SofthotWarning, stacklevel=3)
 
 
-def _check_weight(weight: Any, size: int) -> np.ndarray:
+def check_weight(weight: Any, size: int) -> np.ndarray:
+    """Sample weights, (size,) float64; ones for None."""
     if weight is None:
         return np.ones(size)
     weight = _array("sample_weight", weight)
@@ -350,6 +351,8 @@ def _check_weight(weight: Any, size: int) -> np.ndarray:
     if not (np.isfinite(weight).all() and (weight >= 0).all()):
         at = int((~((weight >= 0) & (weight < np.inf))).argmax())
         raise InputError(f"sample_weight[{at}]", "finite and >= 0", float(weight[at]))
+    if not weight.any():
+        raise InputError("sample_weight", "positive for some row", "zeros only")
     return weight.astype(np.float64)
 
 
