@@ -120,6 +120,15 @@ def test_jobs_do_not_change_a_byte(undisturbed, tmp_path):
     assert {event.trial for event in events} == set(STUDY.trials())
 
 
+def test_an_error_in_the_callback_ends_the_pool_quietly(tmp_path):
+    def failing(event):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(STUDY, tmp_path / "run", jobs=2, progress=failing)
+    assert 1 <= len(Store.open(tmp_path / "run").records()) < TRIALS
+
+
 # --- In this process, with little training -----------------------------------------------------
 
 

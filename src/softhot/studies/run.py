@@ -7,7 +7,7 @@ import functools
 import signal
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -79,13 +79,14 @@ def run(
     pending = store.pending()
     total = len(spec.trials())
     done = total - len(pending)
-    for trial, seconds, failure in _outcomes(store, pending, min(jobs, len(pending))):
-        if failure is None:
-            done += 1
-        else:
-            store.failures.append(Failure(trial, failure))
-        if progress is not None:
-            progress(Progress(done, total, trial, seconds, failure))
+    with contextlib.closing(_outcomes(store, pending, min(jobs, len(pending)))) as outcomes:
+        for trial, seconds, failure in outcomes:
+            if failure is None:
+                done += 1
+            else:
+                store.failures.append(Failure(trial, failure))
+            if progress is not None:
+                progress(Progress(done, total, trial, seconds, failure))
     return store
 
 
@@ -134,7 +135,9 @@ def attempt(store: Store, trial: TrialSpec) -> Outcome:
     return trial, time.perf_counter() - began, failure
 
 
-def _outcomes(store: Store, trials: tuple[TrialSpec, ...], jobs: int) -> Iterator[Outcome]:
+def _outcomes(
+    store: Store, trials: tuple[TrialSpec, ...], jobs: int
+) -> Generator[Outcome, None, None]:
     """Outcomes as they come; with one job in the order of ``trials``."""
     if jobs <= 1:
         for trial in trials:
@@ -152,7 +155,13 @@ def _outcomes(store: Store, trials: tuple[TrialSpec, ...], jobs: int) -> Iterato
     try:
         with _children_deaf_to_interrupts():
             outcomes = parallel(joblib.delayed(attempt)(store, trial) for trial in trials)
-        yield from outcomes
+        try:
+            for outcome in outcomes:  # "yield from" would close it without the filter below
+                yield outcome
+        finally:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # that tasks are cancelled, which is what is meant
+                outcomes.close()
     except BrokenExecutor:
         hint = "A process was killed from outside; mostly, memory had run out. Finished trials "
         hint += "are kept: run again with fewer jobs."
