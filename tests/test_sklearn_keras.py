@@ -11,6 +11,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")  # before Keras is imported
 import keras
 import numpy as np
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
@@ -25,6 +26,15 @@ from softhot.sklearn_keras import KerasClassifier
 
 # Keras 3.15 hands its variables to NumPy 2 in the old way.
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Threads that wait for each other take twenty times as long on networks this small."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def network(input_shape, num_classes, width=16, end="softmax"):
