@@ -156,7 +156,7 @@ def _outcomes(
         with _children_deaf_to_interrupts():
             outcomes = parallel(joblib.delayed(attempt)(store, trial) for trial in trials)
         try:
-            for outcome in outcomes:  # "yield from" would close it without the filter below
+            for outcome in outcomes:  # noqa: UP028  ("yield from" would close it unfiltered)
                 yield outcome
         finally:
             with warnings.catch_warnings():
