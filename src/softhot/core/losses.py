@@ -184,6 +184,8 @@ class Batch:
         if validate and not soft and not is_concrete(labels, self.counted):
             valid = (labels >= 0) & (labels < num_classes)
             labels = xp.where(valid, labels, xp.zeros_like(labels))
+        if valid is not None:
+            valid = valid & (take_class(xp, logits, labels) > -xp.inf)
         if validate and is_concrete(logits):
             _check_values(xp, logits)
         if allowed is not None:
@@ -193,6 +195,8 @@ class Batch:
             allowed = broadcast(xp, "allowed", allowed, tuple(logits.shape))
             if self.counted is not None:
                 allowed = allowed | self.column(~self.counted)
+            if valid is not None:
+                valid = valid & take_class(xp, allowed, labels)
         target = make_target(
             *(xp, labels, self.rule.base, num_classes),
             allowed=_finite(xp, logits, allowed),
@@ -211,17 +215,13 @@ class Batch:
                 raise InputError("weighting", "given only with class weights", "class", hint)
             if validate and is_concrete(weight, logits, target.labels):
                 _warn_if_optimum_moves(xp, weight, target)
-        self.row = Row(logits, target, weight if by_class else None)
+        self.logits, self.target = logits, target
+        self.weight = weight if by_class else None
         self.factor = None if by_class else self.scale
         if valid is not None:
-            if target.allowed is not None:
-                valid = valid & take_class(xp, target.allowed, labels)
-            ones = xp.ones_like(self.row.lse) if self.factor is None else self.factor
-            self.factor = xp.where(valid, ones, xp.full_like(ones, xp.nan))
-        terms: tuple[Base | Penalty, ...] = (self.rule.base, *self.rule.penalties)
-        parts = [term.terms(self.row) for term in terms]
-        self.value = sum(value for value, _ in parts)
-        self.partials = [partials for _, partials in parts]
+            ones = xp.astype(valid, accumulator(xp, logits))
+            ones = xp.where(valid, ones, xp.full_like(ones, xp.nan))
+            self.factor = ones if self.factor is None else ones * self.factor
 
     def column(self, rows: Array) -> Array:
         """``(...)`` to ``(..., 1)``."""
@@ -235,10 +235,33 @@ class Batch:
         return self.xp.moveaxis(prior, self.axis, -1) if self.axis < prior.ndim else prior
 
     @cached_property
+    def row(self) -> Row:
+        """The statistics that the rule's terms are made of."""
+        return Row(self.logits, self.target, self.weight)
+
+    @cached_property
+    def terms(self) -> list[tuple[Array, dict[Any, Any]]]:
+        """Value and partial derivatives of the base and of every penalty."""
+        parts: tuple[Base | Penalty, ...] = (self.rule.base, *self.rule.penalties)
+        return [part.terms(self.row) for part in parts]
+
+    @property
+    def value(self) -> Array:
+        """The loss of every row, whether it counts or not."""
+        return sum(value for value, _ in self.terms)
+
+    @property
+    def slope(self) -> Array:
+        """The gradient of :attr:`value`, ``(..., K)``."""
+        return sum(self.row.gradient(partials) for _, partials in self.terms)
+
+    @cached_property
     def normalizer(self) -> Array:
         """The summed weights of the rows that count; 1 if there are none."""
         xp = self.xp
-        ones = xp.ones_like(self.value) if self.scale is None else self.scale
+        ones = self.scale
+        if ones is None:
+            ones = xp.ones_like(self.logits[..., 0], dtype=accumulator(xp, self.logits))
         if self.counted is not None:
             ones = xp.where(self.counted, ones, xp.zeros_like(ones))
         total = xp.sum(ones)
@@ -247,7 +270,9 @@ class Batch:
     @property
     def loss(self) -> Array:
         """The loss of every row, reduced as asked."""
-        loss = self.value if self.factor is None else self.value * self.factor
+        loss = self.value
+        if self.factor is not None:
+            loss = loss * self.factor
         if self.counted is not None:
             loss = self.xp.where(self.counted, loss, self.xp.zeros_like(loss))
         if self.reduction == "none":
@@ -263,7 +288,7 @@ class Batch:
     def gradient_over(self, normalizer: Array | None) -> Array:
         """The gradient of the summed loss, divided by ``normalizer``."""
         xp = self.xp
-        gradient = sum(self.row.gradient(partials) for partials in self.partials)
+        gradient = self.slope
         if self.factor is not None:
             gradient = gradient * self.column(self.factor)
         if self.counted is not None:

@@ -178,6 +178,7 @@ def make_target(
     if look and allowed is not None:
         _check_allowed(xp, labels, allowed, soft)
     dtype = accumulator(xp, labels) if soft else widest(xp)
+    labels = xp.astype(labels, dtype) if soft else labels
     weight, per_class = _alpha(xp, labels, base, num_classes, alpha, dtype, counted, look)
     if look and soft and not smooth_again and not _is_zero(weight) and base.PRIOR != "by_row":
         _check_not_smoothed(xp, labels, counted)
@@ -375,7 +376,9 @@ def _alpha(
         if len(alpha.values) != k:
             raise InputError(f"{name}.alpha", f"{k} weights, one for each class", len(alpha.values))
         table = like(xp, labels, np.asarray(alpha.values), dtype)
-        return (table if soft else xp.take(table, xp.reshape(labels, (-1,)))), True
+        if soft:
+            return table, True
+        return xp.reshape(xp.take(table, xp.reshape(labels, (-1,))), labels.shape), True
     return alpha, False
 
 
