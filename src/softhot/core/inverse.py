@@ -96,5 +96,4 @@ def _invert_map(xp: Any, p: Array, matrix: np.ndarray | None) -> Array:
     if np.linalg.cond(matrix) > 1e12:
         hint = "Some classes have the same target, so nothing can tell them apart."
         raise InputError("rule", "one whose map can be inverted", "a singular map", hint)
-    inverse = like(xp, p, np.linalg.inv(matrix), p.dtype)
-    return xp.reshape(xp.reshape(p, (-1, p.shape[-1])) @ inverse, p.shape)
+    return p @ like(xp, p, np.linalg.inv(matrix), p.dtype)

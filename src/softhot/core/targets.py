@@ -198,7 +198,7 @@ def make_target(
         weight = total
     if source is not None and base.PRIOR == "by_class":
         if soft:
-            source = _mean_rows(xp, labels if moved is None else moved, source)
+            source = _mean_rows(xp, labels if moved is None else moved, source, allowed)
         else:
             source = xp.take(source, xp.reshape(labels, (-1,)), axis=0)
             source = xp.reshape(source, (*labels.shape, num_classes))
@@ -479,12 +479,14 @@ def _restrict(xp: Any, prior: Array, allowed: Array, weight: Any, look: bool) ->
     return prior / _column(xp, xp.where(empty, xp.ones_like(total), total))
 
 
-def _mean_rows(xp: Any, weights: Array, rows: Array) -> Array:
-    """``weights @ rows`` with each result row divided by its weight (0 stays 0)."""
-    total = xp.sum(weights, axis=-1)
-    total = xp.where(total > 0, total, xp.ones_like(total))
-    flat = xp.reshape(weights, (-1, weights.shape[-1]))
-    return xp.reshape(flat @ rows, weights.shape) / _column(xp, total)
+def _mean_rows(xp: Any, weights: Array, rows: Array, allowed: Array | None) -> Array:
+    """The weighted mean of ``rows``, each of them restricted to the allowed classes first."""
+    total = _column(xp, xp.sum(weights, axis=-1))
+    weights = weights / xp.where(total > 0, total, xp.ones_like(total))
+    if allowed is not None:
+        reach = xp.astype(allowed, rows.dtype) @ xp.matrix_transpose(rows)
+        weights = weights / xp.where(reach > 0, reach, xp.ones_like(reach))
+    return weights @ rows
 
 
 def _column(xp: Any, rows: Any) -> Any:
