@@ -94,11 +94,23 @@ def _is_narrow(xp: Any) -> bool:
 
 
 def is_concrete(*arrays: Array | None) -> bool:
-    """Whether values can be looked at; what JAX or TensorFlow traces has none to check yet."""
+    """Whether values can be looked at; what a framework traces has none to check yet."""
     jax, tensorflow = sys.modules.get("jax"), sys.modules.get("tensorflow")
-    if jax is not None and any(isinstance(array, jax.core.Tracer) for array in arrays):
+    if jax is not None and any(isinstance(array, jax.Array) for array in arrays):
+        # Under jit a constant has values, but nothing that is computed from it has.
+        made = jax.numpy.zeros(())
+        if any(isinstance(array, jax.core.Tracer) for array in (*arrays, made)):
+            return False
+    if any(compat.is_torch_array(array) and _is_traced_by_torch(array) for array in arrays):
         return False
     return not any(_is_tensorflow(a) and tensorflow.is_symbolic_tensor(a) for a in arrays)  # type: ignore[union-attr]
+
+
+def _is_traced_by_torch(tensor: Any) -> bool:
+    """Whether it stands for other tensors: ``torch.func``, ``torch.compile``, or sharded."""
+    torch = sys.modules["torch"]
+    wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return wrapped or type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
 
 
 def one_hot(xp: Any, ids: Array, num_classes: int, dtype: Any) -> Array:

@@ -132,7 +132,8 @@ class Similarity(Base):
             row = int(np.abs(sums - 1).argmax())
             hint = "Divide every row by its sum."
             raise InputError(f"Similarity.matrix[{row}]", "a row that sums to 1", sums[row], hint)
-        matrix = matrix / sums[:, None]
+        if np.abs(sums - 1).max() > 1e-12:  # else leave it, so that it survives a round trip
+            matrix = matrix / sums[:, None]
         object.__setattr__(self, "matrix", tuple(map(tuple, matrix.tolist())))
 
     def prior(self, num_classes: int) -> np.ndarray:
@@ -303,9 +304,11 @@ class Focal(Base):
     def terms(self, row: Any) -> tuple[Any, dict[Any, Any]]:
         nll = row.lse - row.true
         wrong = -row.xp.expm1(-nll)  # 1 - p_y without cancellation
-        factor = row.mass * wrong**self.gamma
-        # d/d nll of wrong^g nll, written so that wrong = 0 meets no negative power: nll/wrong -> 1.
-        ratio = row.xp.where(wrong > 0, nll / row.xp.where(wrong > 0, wrong, 1.0), 1.0)
+        # No power of 0: its slope is infinite, and a framework that differentiates this meets it.
+        positive = row.xp.where(wrong > 0, wrong, 1.0)
+        factor = row.mass * row.xp.where(wrong > 0, positive**self.gamma, 0.0**self.gamma)
+        # d/d nll of wrong^g nll; at wrong = 0, nll/wrong -> 1.
+        ratio = row.xp.where(wrong > 0, nll / positive, 1.0)
         slope = factor * (1 + self.gamma * (1 - wrong) * ratio)
         return factor * nll, {"lse": slope, "true": -slope}
 
