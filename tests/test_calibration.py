@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import math
 
 import numpy as np
@@ -13,10 +12,9 @@ import sklearn.calibration
 from hypothesis import given
 from hypothesis import strategies as st
 
-import softhot.calibration as C
 from softhot.calibration import TEMPERATURE, apply_temperature, fit_temperature
 from softhot.core.check import InputError
-from softhot.metrics import Predictions, nll, score
+from softhot.metrics import Predictions, nll, score, temperature
 
 INF = math.inf
 
@@ -41,10 +39,6 @@ problems = st.builds(
 
 def nll_at(predictions, temperature):
     return nll(apply_temperature(predictions, temperature))
-
-
-def test_doctests():
-    assert doctest.testmod(C).failed == 0
 
 
 # --- The optimum -------------------------------------------------------------------------------
@@ -115,8 +109,8 @@ def test_two_classes_have_a_closed_form(gap, right):
 def test_slopes_that_fall_exponentially_take_few_steps(monkeypatch):
     """In 1/T each gap has a scale of its own, where unguarded Newton steps all have one length."""
     calls = []
-    slope = C._slope
-    monkeypatch.setattr(C, "_slope", lambda p, b: calls.append(b) or slope(p, b))
+    slope = temperature._slope
+    monkeypatch.setattr(temperature, "_slope", lambda p, b: calls.append(b) or slope(p, b))
     gaps = np.array([3.0, 10, 30, 100, 300, 900])
     p = Predictions.from_logits([*([g, 0.0] for g in gaps), [1e-14, 0.0]], [0] * 6 + [1])
     b = 1 / fit_temperature(p)

@@ -1,20 +1,12 @@
-"""Temperature scaling: one number, fitted on validation rows, that repairs confidence.
-
-p_T = softmax(z / T), T > 0: T > 1 softens an overconfident model, T < 1 sharpens an
-underconfident one, which is what label smoothing leaves behind. The order of classes, and so the
-accuracy, never changes (Guo et al. 2017, "On calibration of modern neural networks").
-"""
+"""The best temperature, and what is left of the NLL when it is applied: refinement."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from softhot.core.check import Interval
-from softhot.metrics import Predictions, check_predictions, row_blocks
-
-__all__ = ["TEMPERATURE", "apply_temperature", "fit_temperature"]
+from softhot.core.check import InputError, Interval
+from softhot.metrics.predictions import Predictions, check_predictions
+from softhot.metrics.scores import nll
 
 TEMPERATURE = Interval(0.05, 20.0)
 
@@ -25,6 +17,7 @@ def fit_temperature(predictions: Predictions) -> float:
     The NLL is convex in b = 1/T, with derivative mean over rows of (E_b[z] - z_true), E_b being
     the mean under softmax(b z). Its sign change is bracketed and closed in by Newton steps that
     fall back to bisection, to a relative 1e-9: no grid, no starting value, no learning rate.
+    Soft labels put their mean of z in the place of z_true.
 
     Fit on rows that trained nothing, and report on others; about 300 rows are needed. The ends
     are answers too: rows that are all predicted correctly have no best T and give 0.05, where
@@ -57,8 +50,8 @@ def fit_temperature(predictions: Predictions) -> float:
     return 1 / b
 
 
-def apply_temperature(predictions: Predictions, temperature: float) -> Predictions:
-    """``predictions`` with softmax(log p / temperature), temperature in [0.05, 20].
+def apply_temperature(predictions: Predictions, temperature: float | np.ndarray) -> Predictions:
+    """``predictions`` with softmax(log p / temperature), temperature in [0.05, 20], or one a row.
 
     Labels, predicted classes and ``floored`` stay; masked classes stay at probability 0.
 
@@ -66,33 +59,61 @@ def apply_temperature(predictions: Predictions, temperature: float) -> Predictio
     >>> apply_temperature(p, 0.5).probs.round(4).tolist()    # 0.8² : 0.2² = 16 : 1
     [[0.9412, 0.0588]]
     """
-    check_predictions(predictions)
-    z = predictions.log_probs / TEMPERATURE.check("temperature", temperature)
-    for block in row_blocks(z):
-        part = z[block]
-        part -= part.max(axis=1, keepdims=True)
-        part -= np.log(np.exp(part).sum(axis=1, keepdims=True))
-    return replace(predictions, log_probs=z)
+    n = len(check_predictions(predictions))
+    if not isinstance(temperature, np.ndarray):
+        t = np.full(n, TEMPERATURE.check("temperature", temperature))
+    elif (t := temperature).shape != (n,) or not (
+        (t >= TEMPERATURE.low) & (t <= TEMPERATURE.high)
+    ).all():
+        raise InputError("temperature", f"{TEMPERATURE}, or {n} of them", temperature)
+    return predictions.map(lambda at, z: z / t[at, None], keeps_order=True)
+
+
+def refinement(predictions: Predictions) -> float:
+    """Refinement in nats: the NLL that remains at the best temperature; low is best.
+
+    What no rescaling can repair. NLL = refinement + :func:`miscalibration`, so the two say
+    whether a difference in NLL is one of knowledge or only one of scale: smoothing usually costs
+    scale, which is free to repair, and may gain or lose refinement. Berta, Holzmüller, Jordan and
+    Bach 2025, "Rethinking early stopping: refine, then calibrate".
+
+    Pitfalls: T is fitted on the rows that it is judged on, which flatters by about 1 / 2N nats;
+    recalibration by one number is a lower bar than by any map, so this is an upper bound of the
+    refinement in the theory.
+    """
+    return nll(apply_temperature(predictions, fit_temperature(predictions)))
+
+
+def miscalibration(predictions: Predictions) -> float:
+    """Calibration error in nats: :func:`nll` less :func:`refinement`, what the best T would gain.
+
+    In [0, inf): unlike :func:`ece` it comes from a proper score, needs no bins and weighs every
+    class. Pitfall: sees only what one temperature can repair.
+    """
+    return max(0.0, nll(predictions) - refinement(predictions))
 
 
 def _flat(predictions: Predictions) -> bool:
     """Whether every row gives its unmasked classes one and the same probability."""
-    z = predictions.log_probs
     return all(
-        ((z[b] == z[b].max(axis=1, keepdims=True)) | np.isneginf(z[b])).all() for b in row_blocks(z)
+        ((z == z.max(axis=1, keepdims=True)) | np.isneginf(z)).all()
+        for _, z in predictions.blocks()
     )
 
 
 def _slope(predictions: Predictions, b: float) -> tuple[float, float]:
     """First and second derivative of the mean NLL in b = 1/T."""
     slope = curvature = 0.0
-    for block in row_blocks(predictions.log_probs):
-        z, y = predictions.log_probs[block], predictions.labels[block]
+    for at, z in predictions.blocks():
         weight = np.exp(b * (z - z.max(axis=1, keepdims=True)))
         weight /= weight.sum(axis=1, keepdims=True)
         # Measured from the true class, so that rows predicted correctly cannot change sign by
         # rounding. A masked class weighs nothing, but 0 * -inf would be NaN.
-        away = np.where(np.isneginf(z), 0.0, z - z[np.arange(len(z)), y][:, None])
+        if predictions.targets is None:
+            true = z[np.arange(len(z)), predictions.labels[at]]
+        else:
+            true = (predictions.targets[at] * np.where(np.isneginf(z), 0.0, z)).sum(axis=1)
+        away = np.where(np.isneginf(z), 0.0, z - true[:, None])
         mean = (weight * away).sum(axis=1)
         slope += float(mean.sum())
         curvature += float((weight * (away - mean[:, None]) ** 2).sum())
