@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -212,7 +213,7 @@ class Subject:
     group: str = "Formulas of other projects"
     distribution: str = ""
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Title, with the version of what is installed."""
         return f"{self.title} {version(self.distribution)}" if self.distribution else self.title

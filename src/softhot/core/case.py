@@ -142,8 +142,10 @@ def name_target(case: Case, second: Second = lambda case: None) -> None:
         if weighted is not None:
             ratio, case.weights = weighted
             on = 1 / (1 + (k - 1) * ratio)
-            found = read(on, ratio * on, k, "softmax", argument=case.argument, tolerance=1e-6)
-            case.reading = found
+            certain = max(1e-6, 10 * tolerance)
+            case.reading = read(
+                on, ratio * on, k, "softmax", argument=case.argument, tolerance=certain
+            )
         return
     alpha = shared_prior(shares, case.family, tolerance)
     if alpha is not None:

@@ -140,19 +140,14 @@ def ids(case: Case) -> str | None:
 def integers(case: Case) -> str | None:
     """Whether integer targets lose the smoothing, and with it everything."""
     if case.kind == "targets":
-        assert case.values is not None
-        value = case.values
+        value = np.asarray(case.values)
     else:
-        value = case.call.targets(_labels(case, np.int64))
+        case.refuse_unless("one_hot", "multi_hot")
+        value = case.call.targets(np.eye(case.num_classes, dtype=np.int64))
     if value.dtype.kind not in "iu" or value.ndim < 2 or value.any(axis=-1).all():
         return None
     rows = int((~value.any(axis=-1)).sum())
     return f"integers hold no fractions: {rows} of {len(value)} rows are all 0."
-
-
-def _labels(case: Case, dtype: Any) -> Array:
-    case.refuse_unless("one_hot", "multi_hot")
-    return np.eye(case.num_classes, dtype=dtype)
 
 
 def writes(case: Case) -> str | None:
@@ -209,6 +204,8 @@ def soft(case: Case) -> str | None:
     """The loss, and the target, is affine in the labels under every convention."""
     if case.family == "sigmoid" and case.call.takes == "ids":
         return None
+    if case.kind == "loss" and not case.sums_agree:
+        return None  # the weight of a row is linear in its label, and so is its target
     eye = np.eye(case.num_classes)
     soft = 0.7 * eye[:1] + 0.3 * eye[1:2]
     if case.kind == "target function":
@@ -218,8 +215,6 @@ def soft(case: Case) -> str | None:
         if case.same(got, wanted):
             return None
         return f"a share of 0.3 became {got[0, 1]:.4g}, not {wanted[0, 1]:.4g}."
-    if not case.rows:
-        return None
     z = case.logits(2)
 
     def rise(labels: Array) -> Array:  # a constant such as the target's entropy cancels
@@ -309,7 +304,7 @@ def shift(case: Case) -> str | None:
 
 def masked(case: Case) -> str | None:
     """Whether a class that cannot be chosen makes the loss infinite."""
-    if case.call.gives != "logits" or case.family != "softmax":
+    if case.call.gives != "logits" or case.family != "softmax" or not case.form:
         return None
     z = case.logits(1)
     z[0, (case.label + 1) % case.num_classes] = -np.inf

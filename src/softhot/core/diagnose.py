@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -167,7 +168,8 @@ def diagnose(
         case = Case("targets", k, argument=argument)
         _study_targets(case, subject, labels)
         return _report(case)
-    reasons = []
+    reasons: list[str] = []
+    unknown: Diagnosis | None = None
     for guess in [kind] if kind else _kinds_of(subject):
         case = Case(guess, k, argument=argument, ignore_index=ignore_index, make=make)
         try:
@@ -176,9 +178,13 @@ def diagnose(
                 return _report(case)
             with _training(subject):
                 _study_loss(case, loss_ways(subject, inputs, order, takes))
-                return _report(case)
+                unknown = _report(case)
+                if case.form:
+                    return unknown
         except Refused as reason:
             reasons.append(f"As a {guess}: {reason}.")
+    if unknown is not None:
+        return unknown
     hint = (
         f"{' '.join(reasons)} Probed with K = {k}. If it wants other arguments, wrap it in a "
         "lambda or say num_classes=, inputs=, order=, takes= or kind=."
@@ -187,7 +193,7 @@ def diagnose(
 
 
 def _report(case: Case) -> Diagnosis:
-    on, off = case.pair or (None, None)
+    on, off = (shortest(value, case.tolerance / 2) for value in case.pair or (math.nan, math.nan))
     return Diagnosis(
         kind=case.kind,
         form=case.form,
@@ -195,8 +201,8 @@ def _report(case: Case) -> Diagnosis:
         alpha=case.reading.alpha,
         uniform=case.reading.uniform,
         num_classes=case.num_classes,
-        on=on,
-        off=off,
+        on=None if case.pair is None else on,
+        off=None if case.pair is None else off,
         also=case.reading.also,
         mistakes=mistakes_in(case),
         residual=case.residual,
@@ -219,16 +225,16 @@ def _kinds_of(subject: Any) -> list[str]:
 
 @contextlib.contextmanager
 def _training(subject: Any) -> Iterator[None]:
-    """A torch module is diagnosed in training mode, and gets its own mode back."""
-    if not is_torch_module(subject):
-        yield
-        return
-    mode = subject.training
-    subject.train()
+    """A torch module is diagnosed in training mode; it and its parts get their own modes back."""
+    modules = list(subject.modules()) if is_torch_module(subject) else []
+    modes = [module.training for module in modules]
+    for module in modules[:1]:
+        module.train()
     try:
         yield
     finally:
-        subject.train(mode)
+        for module, mode in zip(modules, modes, strict=True):
+            module.training = mode
 
 
 # A loss
@@ -250,22 +256,26 @@ def _study_loss(case: Case, ways: Iterable[Foreign]) -> None:
         if beside_others is not None:
             case.lonely = dict(case.rows)
             _fit_labels(case, z, labels, beside_others)
+        _take_out_epsilon(case)
         name_target(case, _pair_at_another_k)
     case.notes.insert(0, case.foreign.described(case.kind))
 
 
 def _find_way(ways: Iterable[Foreign], z: Array, label: int) -> tuple[Foreign, Fit]:
     """The first way to call the loss in which it is a known form and tells classes apart."""
-    k, reasons = z.shape[1], []
+    k, reasons, ran = z.shape[1], [], set()
     few = z[: k + 3]
     ids = np.arange(len(few)) % k
     best: tuple[int, Foreign, Fit] | None = None
     for way in ways:
+        if (way.order, way.takes) in ran:  # with other arrays already
+            continue
         for gives in list(GIVES)[:3]:
             foreign = replace(way, gives=gives)
             try:
                 if not np.array_equal(foreign(few, ids), foreign(few, ids), equal_nan=True):
                     raise Refused("two calls with the same arguments gave two results")
+                ran.add((way.order, way.takes))
                 found = best_fit(z, foreign.alone(z, np.full(len(z), label)), gives)
                 if _is_swapped(found):
                     raise Refused("it is linear in what it was given as logits")
@@ -278,7 +288,7 @@ def _find_way(ways: Iterable[Foreign], z: Array, label: int) -> tuple[Foreign, F
             if score == 2:
                 return foreign, found
     if best is None:
-        raise Refused("; ".join(dict.fromkeys(reasons)))
+        raise Refused("; ".join(list(dict.fromkeys(reasons))[:3]))
     return best[1:]
 
 
@@ -306,7 +316,7 @@ def _fit_labels(
             case.failed[label] = str(reason)
     found = fit(case.form, z, np.array(list(losses.values())).T)
     by_label = dict(zip(losses, found, strict=True))
-    case.residual = max(each.residual for each in found)
+    case.residual = max((each.residual for each in found if each.residual < math.inf), default=0.0)
     case.tolerance = max(each.error for each in found)
     case.shares = {label: each.share for label, each in by_label.items()}
     case.rows = case.shares
@@ -318,6 +328,18 @@ def _fit_labels(
     if case.residual > 1e-5:
         case.notes.append("fits nearly: something small is added, an epsilon in a logarithm?")
     return found[0]
+
+
+def _take_out_epsilon(case: Case) -> None:
+    """``log(p + epsilon)`` looks like a prediction that was smoothed, but the sum grows."""
+    if not case.form.endswith("smoothed predictions"):
+        return
+    label, row = next(iter(case.rows.items()))
+    epsilon = float(np.delete(row, label).mean())
+    if 0 < epsilon < 1e-3 and abs(row.sum() - 1 - len(row) * epsilon) < 0.1 * epsilon:
+        case.form = "cross entropy"
+        case.rows = case.shares = {y: each - epsilon for y, each in case.rows.items()}
+        case.notes.append(f"an epsilon of {epsilon:.2g} is added inside the logarithm")
 
 
 def _beside_others(case: Case, z: Array, alone: Fit) -> Callable[[Array, Array], Array] | None:
@@ -366,17 +388,23 @@ def _study_function(case: Case, ways: Iterable[Foreign]) -> None:
     for way in ways:
         try:
             value = way.targets(way.labels(ids, k))
-            if value.shape not in ((2 * k, k), (2 * k,)) or not np.isfinite(value).all():
-                raise Refused(f"it returned shape {value.shape} or what is not finite for {2 * k}")
+            if value.shape not in ((2 * k, k), (2 * k,)):
+                raise Refused(f"it returned an array of shape {value.shape} for {2 * k} labels")
+            if not np.isfinite(value).all():
+                raise Refused(f"it returned {value[~np.isfinite(value)][0]}")
+            top = value.argmax(axis=-1)
+            score = value.ndim + int((top == ids).all() or (top == (ids - 1) % k).all())
+            if way.num_classes and score < 3:
+                raise Refused("given labels and K it returned no targets of those labels")
         except Refused as reason:
             reasons.append(str(reason))
             continue
-        top = value.argmax(axis=-1)
-        score = value.ndim + int((top == ids).all() or (top == (ids - 1) % k).all())
         if best is None or score > best[0]:
             best = score, way, value
+        if score == 3:
+            break
     if best is None:
-        raise Refused("; ".join(dict.fromkeys(reasons)))
+        raise Refused("; ".join(list(dict.fromkeys(reasons))[:3]))
     _, case.foreign, case.values = best
     case.notes.append(case.foreign.described(case.kind))
     if case.values.ndim == 1:
@@ -407,11 +435,11 @@ def _targets_at_another_k(case: Case) -> tuple[float, float, int] | None:
 
 
 def _study_targets(case: Case, subject: Any, labels: Any) -> None:
-    array = as_numbers(as_arrays("subject", subject)[0])
+    array = _numbers("subject", subject)
     if array.size == 0 or array.ndim not in (1, 2) or not np.isfinite(array).all():
         raise InputError("subject", ASKED["targets"], subject)
     case.values, case.tolerance = array, _precision(array)
-    hard = None if labels is None else as_numbers(as_arrays("labels", labels)[0])
+    hard = None if labels is None else _numbers("labels", labels)
     if hard is not None and hard.shape not in (array.shape, array.shape[:1]):
         raise InputError("labels", f"of shape {array.shape[:1]} or {array.shape}", hard.shape)
     if hard is None and len(np.unique(array)) == 2:
@@ -423,6 +451,13 @@ def _study_targets(case: Case, subject: Any, labels: Any) -> None:
         _binary_targets(case, array.reshape(len(array), -1), hard.reshape(len(array), -1))
     elif array.ndim == 2:
         _single_targets(case, array.astype(np.float64), hard)
+
+
+def _numbers(argument: str, values: Any) -> Array:
+    try:
+        return as_numbers(as_arrays(argument, values)[0])
+    except Refused:
+        raise InputError(argument, "real numbers", values) from None
 
 
 def _binary_targets(case: Case, array: Array, hard: Array) -> None:
@@ -468,6 +503,7 @@ def _shares(case: Case) -> dict[int, Array]:
 
 def _precision(array: Array) -> float:
     """What targets are certain to: rounding, of float32 if they went through it."""
-    if not np.array_equal(array, array.astype(np.float32)):
-        return 2e-7
+    with np.errstate(over="ignore"):
+        if not np.array_equal(array, array.astype(np.float32)):
+            return 2e-7
     return 4 * float(np.finfo(np.float16 if array.dtype == np.float16 else np.float32).eps)

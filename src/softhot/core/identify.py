@@ -56,14 +56,14 @@ FORMS: dict[str, Form] = {
         mass=_softplus, rest=CONSTANT, family="sigmoid", gives=("logits", "sigmoid probabilities")
     ),
     "cross entropy of smoothed predictions": Form(
-        # exp(-L) = <q, p>; as p sums to 1, a constant would not be determined.
+        # exp(-L) = <q, p>. As p sums to 1, here and below, a constant would not be determined.
         mass=lambda p: np.empty((len(p), 0)),
         rest={},
         of=lambda z: -softmax(z),
         response=lambda loss: np.exp(-loss),
         gives=("logits", "probabilities"),
     ),
-    "cross entropy of a second softmax": Form(mass=lse, rest=CONSTANT, of=softmax),
+    "cross entropy of a second softmax": Form(mass=lse, rest={}, of=softmax),
     "binary cross entropy of a second sigmoid": Form(
         mass=_softplus, rest=CONSTANT, of=sigmoid, family="sigmoid"
     ),
@@ -133,7 +133,13 @@ def fit(name: str, z: Array, losses: Array) -> list[Fit]:
     columns = [mass, -x, *(column(x)[:, None] for column in form.rest.values())]
     design = np.concatenate(columns, axis=1)
     usable = np.isfinite(response).all() and np.abs(response).max() < 1e100
-    solution, *_ = np.linalg.lstsq(design, response if usable else 0 * losses, rcond=1e-12)
+    if not usable:
+        response = np.zeros_like(losses)
+    # Random logits make a well-conditioned design, so the normal equations, with their error
+    # corrected once, are as exact as an orthogonal solver and many times faster.
+    normal = design.T @ design
+    solution = np.linalg.solve(normal, design.T @ response)
+    solution = solution + np.linalg.solve(normal, design.T @ (response - design @ solution))
     left = response - design @ solution
     found = []
     for j in range(losses.shape[1]):
@@ -143,7 +149,7 @@ def fit(name: str, z: Array, losses: Array) -> list[Fit]:
         spread = float(np.std(response[:, j])) if usable else 0.0
         error = max(ROUNDING, 40 * rms)
         top, negative_entropy = rest.get("max z", 0.0), rest.get("<p, z>", 0.0)
-        if form.of is softmax:  # these sum to 1, so a constant in the target does not show
+        if form.of is softmax:  # nor would the same amount in every class
             target = target + (m[0] - target.sum()) / k
         penalties = {"(max z - mean z)": top, "the negative entropy": negative_entropy}
         penalties = {what: weight for what, weight in penalties.items() if abs(weight) > error}
@@ -155,7 +161,8 @@ def fit(name: str, z: Array, losses: Array) -> list[Fit]:
 
 def best_fit(z: Array, loss: Array, gives: str) -> Fit:
     """The simplest form that leaves nothing but rounding, else hardly more than the best one."""
-    narrow = np.array_equal(loss, loss.astype(np.float32))
+    with np.errstate(over="ignore"):
+        narrow = np.array_equal(loss, loss.astype(np.float32))
     found: list[Fit] = []
     for name, form in FORMS.items():
         if gives in form.gives:
@@ -214,13 +221,15 @@ def explaining(
     """The formulas of ``table`` that give these two targets for K classes, and their arguments."""
     found = {}
     for name, formula in table.items():
+        least = -math.inf if name == "uniform" else -tolerance  # only that one has a negative rule
         e, before = 0.5, 0.0  # ``on`` is linear in e, or nearly: the secant finds it at once
         for _ in range(40):
             rise = formula.on(e, k) - formula.on(before, k)
             if abs(rise) < 1e-15:
                 break
             e, before = e + (on - formula.on(e, k)) * (e - before) / rise, e
-        if max(abs(formula.on(e, k) - on), abs(formula.off(e, k) - off)) <= tolerance:
+        wrong = max(abs(formula.on(e, k) - on), abs(formula.off(e, k) - off))
+        if wrong <= tolerance and e >= least:
             found[name] = shortest(e, tolerance / 2)
     return found
 
@@ -252,7 +261,8 @@ def read(
     found = explaining(table, on, off, k, tolerance)
     if not found:
         return Reading()
-    matching = [n for n, e in found.items() if argument is not None and abs(e - argument) < 1e-6]
+    near = max(1e-6, 10 * tolerance)
+    matching = [n for n, e in found.items() if argument is not None and abs(e - argument) < near]
     if abs(on - 1) <= tolerance and abs(off) <= tolerance and "kept" not in matching:
         return Reading("none", 0.0, 0.0)
     if second is not None and not matching:
@@ -276,7 +286,7 @@ def two_values(rows: Mapping[int, Array], tolerance: float) -> tuple[float, floa
     off = np.concatenate([np.delete(row, label) for label, row in rows.items()])
     if np.ptp(on) > tolerance or np.ptp(off) > tolerance:
         return None
-    return shortest(float(on.mean()), tolerance / 2), shortest(float(off.mean()), tolerance / 2)
+    return float(on.mean()), float(off.mean())
 
 
 def skipped_class(rows: Mapping[int, Array], tolerance: float) -> int | None:

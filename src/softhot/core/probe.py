@@ -211,9 +211,9 @@ def _kinds_of_arrays(subject: Any, stated: str | None) -> list[str]:
         return [stated]
     loaded = [name for name in INPUTS if name in sys.modules]
     home = (getattr(subject, "__module__", None) or "").split(".")[0]
-    home = {"optax": "jax"}.get("torch" if is_torch_module(subject) else home, home)
-    home = "torch" if is_torch_module(subject) else home
-    return sorted(loaded, key=lambda name: name != home)
+    if is_torch_module(subject):
+        home = "torch"
+    return [home] if home in loaded else loaded
 
 
 def _labels_come_first(subject: Any) -> bool:
