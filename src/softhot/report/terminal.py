@@ -61,7 +61,7 @@ def study_table(comparison: Comparison) -> Table:
     for name, column in COLUMNS:
         measure = words.unit(name)
         header = words.short(name) + SHORT[column]
-        table.add_column(f"{header}\n{measure}".rstrip(), justify="right")
+        table.add_column(f"{header}\n{measure or ' '}", justify="right")
     for arm in comparison.arms:
         cells = []
         for name, column in COLUMNS:
