@@ -327,7 +327,8 @@ def test_arrays_on_a_gpu_are_fetched():
     ("rule", "classes", "text"),
     [
         (1.5, 3, r"Uniform.alpha must be a real number in \[0, 1\)"),
-        (True, 3, "rule must be a rule"),
+        (True, 3, "must be a real number"),
+        (None, 3, "rule must be a rule"),
         (softhot.Teacher(), 3, r"labels alone.*soft_labels=softhot.smooth_labels"),
         (softhot.Uniform(softhot.PerSample()), 3, "labels alone"),
         (softhot.Uniform(0.1) + softhot.MaxSup(0.1), 3, "a loss of its own"),

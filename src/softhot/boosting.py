@@ -6,7 +6,7 @@ With margins ``z`` (one a class), ``p = softmax(z)`` and the smoothed target ``q
 
 where ``c`` is what the library's own softmax objective uses (below). With two classes and one
 margin a row it is ``p = sigmoid(z)``, ``h = p (1 - p)``. Without smoothing the library's own
-objective comes out, so nothing else needs another setting.
+objective comes out, but for where the margins start.
 
 =============== ===================== =======================================================
 library         Hessian, K classes    start of the margins
@@ -264,8 +264,7 @@ def _matrix(rule: Any, num_classes: Any) -> tuple[np.ndarray, Rule]:
             raise InputError("num_classes", "2 for a binary rule", num_classes)
         on = smooth_binary_labels(np.array([[0.0], [1.0]]), rule)
         return np.hstack([1 - on, on]), rule
-    is_number = isinstance(rule, float | int) and not isinstance(rule, bool)
-    rule = check_rule(Uniform(rule) if is_number else rule)
+    rule = check_rule(Uniform(rule) if isinstance(rule, float | int) else rule)
     base = rule.base
     allowed = "a rule that makes targets from labels alone"
     if rule.penalties or type(base).terms is not Base.terms:
