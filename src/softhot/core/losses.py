@@ -199,7 +199,7 @@ class Batch:
                 valid = valid & take_class(xp, allowed, labels)
         target = make_target(
             *(xp, labels, self.rule.base, num_classes),
-            allowed=_finite(xp, logits, allowed),
+            allowed=_finite(xp, logits, allowed, validate),
             alpha=alpha,
             prior=self.classes_last(prior),
             smooth_again=smooth_again,
@@ -379,10 +379,10 @@ def _check_values(xp: Any, logits: Array) -> None:
         raise InputError(f"logits{position(at)}", "a row with a finite logit", "-inf everywhere")
 
 
-def _finite(xp: Any, logits: Array, allowed: Array | None) -> Array | None:
+def _finite(xp: Any, logits: Array, allowed: Array | None, look: bool) -> Array | None:
     """The allowed classes: those asked for, without the ones whose logit is -inf."""
     finite = logits != -xp.inf
-    if is_concrete(logits) and bool(xp.all(finite)):
+    if look and is_concrete(logits) and bool(xp.all(finite)):
         return allowed
     return finite if allowed is None else allowed & finite
 
