@@ -329,12 +329,13 @@ def _check_labels(labels: Any, validate: bool = True) -> tuple[Array, Any]:
     holds = kind(xp, labels)
     if holds == "complex":
         raise InputError("labels", "real", labels.dtype)
+    look = validate and is_concrete(labels)
+    if look and holds != "bool":
+        _in_unit(xp, labels, "0 or 1" if holds == "integer" else "a probability in [0, 1]")
     if holds != "real":
-        if holds == "integer" and validate and is_concrete(labels):
-            _in_unit(xp, labels, "0 or 1")
         labels = xp.astype(labels, xp.asarray(0.5).dtype)
-    elif validate and is_concrete(labels):
-        _in_unit(xp, labels, "a probability in [0, 1]")
+    if validate and not look:  # nobody can raise: NaN says so
+        labels = xp.where(UNIT.holds(labels), labels, xp.full_like(labels, xp.nan))
     return labels, xp
 
 

@@ -367,7 +367,7 @@ def _alpha(
                 base.RANGES["alpha"].check("alpha", float(extreme(seen)))
         elif not is_concrete(given):  # nobody can raise: NaN says so
             inside = base.RANGES["alpha"].holds(given)  # type: ignore[union-attr]
-            given = xp.where(inside, given, xp.full_like(given, xp.nan))
+            given = given * xp.where(inside, xp.ones_like(given), xp.full_like(given, xp.nan))
         return given if counted is None else xp.where(counted, given, xp.zeros_like(given)), False
     if given is not None:
         hint = f"It is given twice: write {name}(PerSample()) to pass it with the batch."
@@ -484,7 +484,7 @@ def _mean_rows(xp: Any, weights: Array, rows: Array, allowed: Array | None) -> A
     total = _column(xp, xp.sum(weights, axis=-1))
     weights = weights / xp.where(total > 0, total, xp.ones_like(total))
     if allowed is not None:
-        reach = xp.astype(allowed, rows.dtype) @ xp.matrix_transpose(rows)
+        reach = xp.astype(allowed, rows.dtype) @ xp.moveaxis(rows, 0, 1)
         weights = weights / xp.where(reach > 0, reach, xp.ones_like(reach))
     return weights @ rows
 
