@@ -129,6 +129,19 @@ def test_an_error_in_the_callback_ends_the_pool_quietly(tmp_path):
     assert 1 <= len(Store.open(tmp_path / "run").records()) < TRIALS
 
 
+def test_a_killed_process_is_said_and_loses_nothing(undisturbed, tmp_path):
+    from joblib.externals.loky import reusable_executor
+
+    def kill(event):
+        os.kill(min(reusable_executor._executor._processes), signal.SIGKILL)
+
+    with pytest.raises(
+        InputError, match=r"got 2\. A process was killed.*run again with fewer jobs"
+    ):
+        run(STUDY, tmp_path / "run", jobs=2, progress=kill)
+    assert logits(run(STUDY, tmp_path / "run", jobs=1)) == logits(undisturbed)
+
+
 # --- In this process, with little training -----------------------------------------------------
 
 
@@ -194,6 +207,11 @@ def test_other_versions_are_named(tmp_path, monkeypatch):
         SofthotWarning, match=r"trained with torch 2.*, now there is torch 9.9\. For"
     ):
         run(TINY, tmp_path / "run", jobs=1)
+
+
+def test_jobs_are_as_many_as_processors(tmp_path, monkeypatch):
+    monkeypatch.setattr("joblib.cpu_count", lambda: 1)
+    assert run(TINY, tmp_path / "run").pending() == ()
 
 
 def test_one_job_needs_no_joblib(tmp_path, monkeypatch):

@@ -199,11 +199,15 @@ def test_a_sealed_record_must_still_be_true(store, change, reason):
 
 
 def replace_arrays(store, **changes):
-    """Other arrays, vouched for by a record with the right checksums."""
+    """Other arrays, with their checksums in the record."""
     arrays = fabricate(FIRST).arrays() | changes
     buffer = io.BytesIO()
     np.savez(buffer, **{name: array for name, array in arrays.items() if array is not None})
-    data = buffer.getvalue()
+    vouch_for(store, buffer.getvalue())
+
+
+def vouch_for(store, data):
+    """Other bytes, with their checksums in the record."""
     _, path = files(store)
     path.write_bytes(data)
     sums = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -231,6 +235,22 @@ def replace_arrays(store, **changes):
 def test_vouched_for_arrays_must_still_make_sense(store, changes):
     replace_arrays(store, **changes)
     assert isinstance(store.load(FIRST.key), Damage)
+
+
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04", b"junk" * 99, b"\x93NUMPY\x01\x00"])
+def test_vouched_for_junk_is_damage(store, data):
+    vouch_for(store, data)
+    damage = store.load(FIRST.key)
+    assert isinstance(damage, Damage)
+    assert "not what softhot writes" in damage.reason
+
+
+def test_what_the_disk_cannot_read_is_damage(store, monkeypatch):
+    def failing(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(storing.Path, "read_bytes", failing)
+    assert store.damaged == (Damage(f"{FIRST.key}.json", "cannot be read: Input/output error"),)
 
 
 def test_a_pickle_is_never_loaded(store, tmp_path):
@@ -305,6 +325,7 @@ def test_a_folder_that_is_no_run_is_refused_and_left_as_it_is(tmp_path):
 
 
 def test_a_run_of_another_study_is_refused_and_left_as_it_is(store):
+    (store.folder / f"{TEMPORARY}half").write_text("of another run")
     before = contents(store.folder)
     other = dataclasses.replace(TINY, seeds=3, epochs=9)
     with pytest.raises(InputError, match="seeds = 2 there, 3 here; epochs = 3 there, 9 here"):

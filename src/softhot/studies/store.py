@@ -19,7 +19,6 @@ import io
 import json
 import os
 import secrets
-import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,15 +117,12 @@ class Store:
         folder = _path(folder)
         if not _exists(folder / SETTINGS):
             _found(folder, spec)
-        store = cls.open(folder)
-        if store.spec != spec:
+        there = _settings(folder)
+        if there != spec:
             raise InputError(
-                "folder",
-                "a new folder or a run of this study",
-                str(folder),
-                _other(store.spec, spec),
+                "folder", "a new folder or a run of this study", str(folder), _other(there, spec)
             )
-        return store
+        return cls.open(folder)
 
     @classmethod
     def open(cls, folder: str | Path) -> Store:
@@ -136,25 +132,7 @@ class Store:
             InputError: There is no run in ``folder``, or its settings are damaged.
         """
         folder = _path(folder)
-        path = folder / SETTINGS
-        if not _exists(path):
-            hint = f"It has no {SETTINGS}. Give a folder that `softhot study` has written."
-            raise InputError("folder", "the folder of a run", str(folder), hint)
-        try:
-            spec = StudySpec.read(path)
-            guarded = "\ndigest = " in path.read_text("utf-8")
-            reason = "" if guarded else "its digest is missing."
-        except InputError as error:
-            reason = str(error)
-        if reason:
-            raise InputError(
-                "folder",
-                f"a run whose {SETTINGS} is whole",
-                str(folder),
-                f"It is damaged: {reason} Restore it from a copy, or delete it and run the "
-                "study's command again: finished trials are kept.",
-            )
-        store = cls(folder, spec)
+        store = cls(folder, _settings(folder))
         store._sweep()
         return store
 
@@ -229,10 +207,8 @@ class Store:
             return Damage(path.name, str(untrue))
         except OSError as error:
             return Damage(path.name, f"cannot be read: {error.strerror or error}")
-        except (ValueError, KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
-            return Damage(path.name, f"not what softhot writes: {error}")
-        except (zipfile.BadZipFile, NotImplementedError) as error:
-            return Damage(path.name, f"not an archive of arrays: {error}")
+        except Exception as error:  # a file may be anything: whatever it is, it ends no run
+            return Damage(path.name, f"not what softhot writes: {type(error).__name__}: {error}")
 
     def _sweep(self) -> None:
         """Remove what a killed process was writing.
@@ -369,6 +345,28 @@ def _found(folder: Path, spec: StudySpec) -> None:
     except OSError as error:
         raise _unusable(folder, error) from None
     _write(folder / SETTINGS, spec.to_toml().encode())
+
+
+def _settings(folder: Path) -> StudySpec:
+    """The study whose run is in ``folder``."""
+    path = folder / SETTINGS
+    if not _exists(path):
+        hint = f"It has no {SETTINGS}. Give a folder that `softhot study` has written."
+        raise InputError("folder", "the folder of a run", str(folder), hint)
+    try:
+        spec = StudySpec.read(path)
+        if "\ndigest = " in path.read_text("utf-8"):
+            return spec
+        reason = "its digest is missing."
+    except InputError as error:
+        reason = str(error)
+    raise InputError(
+        "folder",
+        f"a run whose {SETTINGS} is whole",
+        str(folder),
+        f"It is damaged: {reason} Restore it from a copy, or delete it and run the study's "
+        "command again: finished trials are kept.",
+    )
 
 
 def _other(there: StudySpec, here: StudySpec) -> str:
