@@ -2,69 +2,41 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import softhot
 import softhot.torch
+from foreign import (
+    ON_OFF,
+    UNIFORM,
+    FixedClasses,
+    TorchSmoothed,
+    log_softmax,
+    loss_of,
+    names,
+    targets_of,
+    uniform,
+)
 from softhot import CONVENTIONS, InputError
-from softhot.core.diagnose import Diagnosis, diagnose
-from softhot.core.mistakes import CHECKS
-
-ROOT = Path(__file__).parent.parent
-SOFTMAX = ("uniform", "others", "classy_vision", "kept", "skip_pad")
-SIGMOID = ("binary_half", "binary_full", "sigmoid_over_classes", "one_sided")
-
-
-def log_softmax(z):
-    z = z - z.max(axis=-1, keepdims=True)
-    return z - np.log(np.exp(z).sum(axis=-1, keepdims=True))
-
-
-def targets_of(name, e, k, labels):
-    """Targets by the formula of the table, written out."""
-    rows = np.full((len(labels), k), CONVENTIONS[name].off(e, k))
-    rows[np.arange(len(labels)), labels] = CONVENTIONS[name].on(e, k)
-    if name == "skip_pad":
-        rows[:, 0] = 0
-        rows[labels == 0] = 0
-    return rows
-
-
-def loss_of(name, e, reduce=lambda rows: rows):
-    if name in SOFTMAX:
-
-        def softmax_loss(z, y):
-            return reduce(-(targets_of(name, e, z.shape[1], y) * log_softmax(z)).sum(axis=1))
-
-        return softmax_loss
-
-    def sigmoid_loss(z, y):
-        q = targets_of(name, e, z.shape[1], y)
-        return reduce((np.logaddexp(0, z) - q * z).mean(axis=1))
-
-    return sigmoid_loss
-
-
-def names(found: Diagnosis) -> set[str]:
-    return {mistake.name for mistake in found.mistakes}
-
+from softhot.core.diagnose import diagnose
 
 # Every convention, with its alpha
 
 
+def test_every_convention_has_a_formula_here():
+    assert set(ON_OFF) == set(CONVENTIONS)
+
+
 @pytest.mark.parametrize("k", [2, 3, 10, 100])
 @pytest.mark.parametrize("alpha", [0.0, 0.02, 0.1, 0.3])
-@pytest.mark.parametrize("name", [n for n in CONVENTIONS if n != "skip_pad"])
+@pytest.mark.parametrize("name", [n for n in ON_OFF if n != "skip_pad"])
 def test_names_a_loss_with_its_alpha(name, alpha, k):
     e = 1 - alpha if name == "kept" else alpha
     # What differs in nothing but the name is decided by whoever knows the argument.
@@ -74,10 +46,9 @@ def test_names_a_loss_with_its_alpha(name, alpha, k):
         assert (found.convention, found.alpha) == ("none", 0)
     else:
         assert (found.convention, found.alpha) == (name, pytest.approx(e, abs=1e-6))
-        assert found.on == pytest.approx(CONVENTIONS[name].on(e, k), abs=1e-6)
-        assert found.off == pytest.approx(CONVENTIONS[name].off(e, k), abs=1e-6)
-    if CONVENTIONS[name].to_uniform and alpha:
-        assert found.uniform == pytest.approx(CONVENTIONS[name].to_uniform(e, k), abs=1e-6)
+        assert (found.on, found.off) == pytest.approx(ON_OFF[name](e, k), abs=1e-6)
+        expected = UNIFORM[name](e, k) if name in UNIFORM else None
+        assert found.uniform == (None if expected is None else pytest.approx(expected, abs=1e-6))
     assert found.residual < 1e-9
 
 
@@ -236,304 +207,6 @@ def test_own_target_functions_are_clean():
     assert (found.convention, found.alpha, found.mistakes) == ("uniform", 0.1, ())
 
 
-# The mistakes: every row of the table, on something that makes it
-
-
-def uniform(z, y, e=0.1):
-    return -(targets_of("uniform", e, z.shape[1], y) * log_softmax(z)).sum(axis=1)
-
-
-def torch_uniform(z, y, e=0.1):
-    return F.cross_entropy(z, y, label_smoothing=e)
-
-
-def masked_loss(mask_smooth_term=True, inverted=False, divide=True):
-    def loss(z, y):
-        log_p = z.log_softmax(1)
-        keep = (y != -100) ^ inverted
-        nll = -log_p.gather(1, y.clamp(min=0)[:, None])[:, 0] * keep
-        rest = -log_p.mean(1) * (keep if mask_smooth_term else 1)
-        count = keep.sum() if divide else len(y)
-        return (
-            (0.9 * nll.sum() + 0.1 * rest.sum()) / count.clip(1)
-            if divide
-            else (0.9 * nll + 0.1 * rest).mean()
-        )
-
-    return loss
-
-
-def k_from_batch(z, y):
-    k = len(np.unique(y))
-    return uniform(z, y, 0.1) + 0 * k if k > 1 else uniform(z, y, 0.0)
-
-
-def first_label_only(z, y):
-    value = uniform(z, y)
-    value[y == 3] = np.nan
-    return value
-
-
-def in_place(z, y):
-    z -= z.max(axis=1, keepdims=True)
-    return uniform(z, y)
-
-
-def full_like_integers(rows):
-    out = rows.copy()
-    out[rows == 1] = 0.9
-    out[rows == 0] = 0.1
-    return out
-
-
-def slip_loss(on, off):
-    def loss(z, y):
-        k = z.shape[1]
-        q = np.full(z.shape, off(k))
-        q[np.arange(len(y)), y] = on(k)
-        return -(q * log_softmax(z)).sum(axis=1).mean()
-
-    return loss
-
-
-class TorchSmoothed(torch.nn.Module):
-    def forward(self, z, y):
-        return torch_uniform(z, y)
-
-
-class FixedClasses(torch.nn.Module):
-    """The hand-written module: K is an argument, the target is built in forward."""
-
-    def __init__(self, classes):
-        super().__init__()
-        self.classes = classes
-
-    def forward(self, pred, target):
-        pred = pred.log_softmax(dim=-1)
-        q = torch.full_like(pred, 0.1 / (self.classes - 1))
-        q.scatter_(1, target.unsqueeze(1), 0.9)
-        return torch.mean(torch.sum(-q * pred, dim=-1))
-
-
-BY_MISTAKE = {
-    "rows do not sum to 1": (lambda: np.array([[0.9, 0.5, 0.5]]), {}),
-    "e for every other class": (lambda: slip_loss(lambda k: 0.9, lambda k: 0.1), {}),
-    "true class without its e/K": (lambda: slip_loss(lambda k: 0.9, lambda k: 0.1 / k), {}),
-    "1/K without e": (lambda: slip_loss(lambda k: 0.9 + 1 / k, lambda k: 1 / k), {}),
-    "e/(K - 1) for the true class too": (
-        lambda: slip_loss(lambda k: 0.9 + 0.1 / (k - 1), lambda k: 0.1 / (k - 1)),
-        {},
-    ),
-    "mean over classes": (
-        lambda: lambda z, y: F.kl_div(z.log_softmax(1), 0.9 * F.one_hot(y, z.shape[1]) + 0.01),
-        {},
-    ),
-    "e/K on sigmoids": (lambda: loss_of("sigmoid_over_classes", 0.1), {}),
-    "wrong class on top": (lambda: loss_of("others", 0.95), {}),
-    "negative target": (lambda: np.array([[1.2, -0.3, 0.1]]), {}),
-    "labels read from 1": (lambda: lambda z, y: uniform(z, y - 1), {}),
-    "class weights inside the target": (
-        lambda: torch.nn.CrossEntropyLoss(torch.tensor([1.0, 20.0]), label_smoothing=0.1),
-        {"num_classes": 2, "argument": 0.1},
-    ),
-    "a label fails": (lambda: first_label_only, {}),
-    "arithmetic on class ids": (lambda: lambda y: 0.9 * y + 0.1 / 10, {}),
-    "integer targets": (lambda: full_like_integers, {}),
-    "writes to its input": (lambda: in_place, {}),
-    "K from the batch": (lambda: k_from_batch, {}),
-    "label -1 accepted": (lambda: uniform, {}),
-    "label K accepted": (
-        lambda: lambda y: 0.9 * (y[:, None] == np.arange(10)) + 0.01,
-        {},
-    ),
-    "soft labels change": (
-        lambda: lambda z, y: -(np.where(y > 0, 0.91, 0.01) * log_softmax(z)).sum(1),
-        {},
-    ),
-    "ids and one-hot rows differ": (
-        lambda: (
-            lambda z, y: (
-                torch_uniform(z, y) if y.ndim == 1 else F.cross_entropy(z, y, label_smoothing=0.0)
-            )
-        ),
-        {},
-    ),
-    "argument without effect": (lambda: torch.nn.CrossEntropyLoss(), {"argument": 0.1}),
-    "argument is the share kept": (lambda: loss_of("kept", 0.9), {"argument": 0.9}),
-    "smoothed twice": (
-        lambda: lambda z, y: torch_uniform(z, 0.9 * F.one_hot(y, z.shape[1]) + 0.1 / z.shape[1]),
-        {"argument": 0.1},
-    ),
-    "bad argument accepted": (
-        lambda: torch.nn.CrossEntropyLoss(label_smoothing=0.1),
-        {"make": lambda e: torch.nn.CrossEntropyLoss(label_smoothing=e)},
-    ),
-    "smooths predictions": (
-        lambda: (
-            lambda z, y: (
-                -np.log(
-                    np.take_along_axis(
-                        0.9 * np.exp(log_softmax(z)) + 0.1 / z.shape[1], y[:, None], 1
-                    )
-                )
-            )
-        ),
-        {},
-    ),
-    "softmax twice": (lambda: lambda z, y: torch_uniform(z.softmax(1), y), {}),
-    "sigmoid twice": (
-        lambda: lambda z, y: F.binary_cross_entropy_with_logits(z.sigmoid(), 0.9 * y + 0.05),
-        {},
-    ),
-    "a shift changes the loss": (
-        lambda: (
-            lambda z, y: np.log(np.exp(z).sum(1)) - 0.9 * np.take_along_axis(z, y[:, None], 1)[:, 0]
-        ),
-        {},
-    ),
-    "masked class gives inf": (lambda: torch_uniform, {}),
-    "float16 overflows": (lambda: torch_uniform, {}),
-    "smooths in evaluation": (TorchSmoothed, {}),
-    "ignored rows count": (lambda: masked_loss(mask_smooth_term=False), {}),
-    "mask inverted": (lambda: masked_loss(inverted=True), {}),
-    "mean over ignored rows": (lambda: masked_loss(divide=False), {}),
-    "no row left gives NaN": (lambda: torch.nn.CrossEntropyLoss(), {}),
-    "class axis": (
-        lambda: (
-            lambda z, y: (
-                -(
-                    0.9 * z.log_softmax(-1).gather(-1, y.unsqueeze(1)).squeeze(1)
-                    + 0.1 * z.log_softmax(-1).mean(-1)
-                ).mean()
-            )
-        ),
-        {},
-    ),
-}
-
-
-def test_every_mistake_of_the_table_has_an_example():
-    assert set(BY_MISTAKE) == set(CHECKS)
-
-
-@pytest.mark.parametrize("name", BY_MISTAKE)
-def test_sees_the_mistake(name):
-    make, options = BY_MISTAKE[name]
-    found = diagnose(make(), **options)
-    assert name in names(found)
-    mistake = next(mistake for mistake in found.mistakes if mistake.name == name)
-    assert mistake.evidence.endswith(".")
-    assert mistake.remedy in str(found)
-    assert name in str(found)
-
-
-# The public losses of docs/diagnosis.md
-
-
-@pytest.fixture(scope="module")
-def page():
-    spec = importlib.util.spec_from_file_location("diagnosis", ROOT / "docs" / "diagnosis.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["diagnosis"] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
-
-
-EXPECTED = {
-    "`CrossEntropyLoss`, torch": ("uniform", 0.1),
-    "`CrossEntropyLoss(weight=...)`, weights 1:20, torch": ("uniform", 0.1),
-    "`CategoricalCrossentropy`, Keras": ("uniform", 0.1),
-    "`CategoricalCrossentropy(from_logits=True)`, Keras": ("uniform", 0.1),
-    "`CategoricalCrossentropy(axis=1)`, Keras": ("uniform", 0.1),
-    "`BinaryCrossentropy`, Keras": ("binary_half", 0.1),
-    "`CategoricalFocalCrossentropy`, Keras": ("unknown", None),
-    "`softmax_cross_entropy` of `smooth_labels`, optax": ("uniform", 0.1),
-    "`smooth_labels`, optax": ("uniform", 0.1),
-    "timm 1.0 `LabelSmoothingCrossEntropy`": ("uniform", 0.1),
-    "timm 1.0 `BinaryCrossEntropy`": ("sigmoid_over_classes", 0.1),
-    "Hugging Face transformers 5 `LabelSmoother`": ("uniform", 0.1),
-    "fairseq, e/K version, padding 1": ("uniform", 0.1),
-    "fairseq, e/(K - 1) version, padding 1": ("others", 0.1),
-    "OpenNMT-py, padding 0": ("skip_pad", 0.1),
-    "ClassyVision": ("classy_vision", 0.1),
-    "Megatron-LM": ("others", 0.1),
-    "segmentation_models `SoftCrossEntropyLoss`": ("uniform", 0.1),
-    "segmentation_models `SoftBCEWithLogitsLoss`": ("binary_full", 0.1),
-    "mmpretrain `LabelSmoothLoss`, multi-label": ("binary_full", 0.1),
-    "YOLOv5 class loss": ("binary_half", 0.1),
-    "ConvE": ("unknown", 0.1),
-    "slides, 1: smooth the labels": ("unknown", 0.05),
-    "slides, 3: the definition": ("uniform", 0.1),
-    "slides, 5: a PyTorch loss": ("others", 0.1),
-    "slides, 7: smooth the softmax": ("uniform", 0.1),
-    "slides, 8: multi-label": ("sigmoid_over_classes", 0.1),
-    "post: `np.where`": ("unknown", 0.1),
-    "post: `remap`": ("unknown", 0.1),
-    'newsletter: "to all other classes"': ("others", 0.1),
-}
-MUST_SEE = {
-    "`CrossEntropyLoss(weight=...)`, weights 1:20, torch": {
-        "class weights inside the target",
-        "ids and one-hot rows differ",
-    },
-    "timm 1.0 `LabelSmoothingCrossEntropy`": {"class axis"},
-    "timm 1.0 `BinaryCrossEntropy`": {"e/K on sigmoids", "ids and one-hot rows differ"},
-    "Hugging Face transformers 5 `LabelSmoother`": {"label -1 accepted"},
-    "segmentation_models `SoftCrossEntropyLoss`": {"mean over ignored rows"},
-    "mmpretrain `LabelSmoothLoss`, multi-label": {"soft labels change"},
-    "ConvE": {"1/K without e"},
-    "slides, 1: smooth the labels": {
-        "arithmetic on class ids",
-        "K from the batch",
-        "rows do not sum to 1",
-    },
-    "slides, 5: a PyTorch loss": {"class axis"},
-    "slides, 7: smooth the softmax": {"smooths predictions"},
-    "slides, 8: multi-label": {"e/K on sigmoids"},
-    "post: `np.where`": {
-        "e for every other class",
-        "rows do not sum to 1",
-        "integer targets",
-        "writes to its input",
-    },
-    "post: `remap`": {
-        "e for every other class",
-        "rows do not sum to 1",
-        "labels read from 1",
-        "label -1 accepted",
-    },
-}
-
-
-@pytest.fixture(scope="module")
-def public(page):
-    return {subject: subject.diagnose() for subject in page.SUBJECTS}
-
-
-def test_public_losses_are_what_they_say(public):
-    found = {s.title: (d.convention, d.alpha) for s, d in public.items() if s.group != "softhot"}
-    assert found == EXPECTED
-    seen = {s.title: names(d) for s, d in public.items()}
-    missed = {title: must - seen[title] for title, must in MUST_SEE.items() if must - seen[title]}
-    assert not missed
-    assert not [s.title for s, d in public.items() if s.group == "softhot" and d.mistakes]
-
-
-def test_the_page_is_up_to_date(page, public):
-    """Every line about a subject of the version installed is there, and no other such line."""
-    text = page.PAGE.read_text()
-    assert page.INTRO in text
-    written = text.splitlines()
-    for subject, found in public.items():
-        table = [line for line in written if line.startswith(f"| {subject.name} |")]
-        other_version = subject.distribution and subject.title in text and not table
-        if not other_version:
-            assert table == [page.row(subject, found)]
-            below = sorted(line for line in written if line.startswith(f"- {subject.name}: "))
-            assert below == sorted(f"- {subject.name}: {m.evidence}" for m in found.mistakes)
-    assert {line[4:] for line in written if line.startswith("### ")} <= set(CHECKS)
-
-
 # What else can be handed in
 
 
@@ -578,6 +251,9 @@ HOSTILE = {
     "empty array": np.zeros((0, 3)),
     "array in three dimensions": np.zeros((2, 3, 4)),
     "array of no dimension": np.float64(0.5),
+    "an integer fill, then fractions scattered": lambda ids: np.put_along_axis(
+        np.full_like(ids, 0.01), ids[:, None], 0.9, axis=1
+    ),
     "ragged list": [[0.9, 0.1], [1.0]],
     "complex array": np.array([[1j, 0]]),
 }
@@ -601,6 +277,12 @@ def test_what_cannot_be_diagnosed_is_an_input_error(name):
         lambda z, y: y.astype(float),
         lambda z, y: -(z[np.arange(len(z)), y] ** 3),
         lambda z, y: np.float32(z.mean()),
+        lambda z, y: 1 - np.exp(log_softmax(z))[np.arange(len(y)), y],
+        lambda z, y: (1 / (1 + np.exp(-z)) * (1 - 2 * y)).sum(axis=1),
+        lambda z, y: ((np.exp(log_softmax(z)) - targets_of("uniform", 0.1, 10, y)) ** 2).sum(
+            axis=1
+        ),
+        lambda z, y: np.maximum(0, 1 + z - z[np.arange(len(y)), y][:, None]).sum(axis=1),
     ],
 )
 def test_numbers_that_are_no_cross_entropy_are_unknown(loss):
@@ -634,6 +316,8 @@ def test_any_array_has_a_diagnosis(rows, with_labels):
         ({"num_classes": 1}, "num_classes"),
         ({"num_classes": 10.0}, "num_classes"),
         ({"ignore_index": None}, "ignore_index"),
+        ({"kind": "targets"}, "subject"),
+        ({"labels": [0, 1]}, "labels"),
     ],
 )
 def test_bad_options_are_input_errors(options, argument):
@@ -644,6 +328,8 @@ def test_bad_options_are_input_errors(options, argument):
 
 def test_labels_of_an_array_must_fit():
     rows = targets_of("uniform", 0.1, 3, np.arange(3))
+    with pytest.raises(InputError, match="a function from labels"):
+        diagnose(rows, kind="target function")
     with pytest.raises(InputError, match="labels must be of shape"):
         diagnose(rows, labels=[0, 1])
     with pytest.raises(InputError, match="labels must be an integer"):
@@ -655,77 +341,6 @@ def test_a_framework_that_is_not_loaded_is_not_imported(monkeypatch):
     with pytest.raises(InputError, match="import keras"):
         diagnose(uniform, inputs="keras")
     assert "keras" not in sys.modules
-
-
-SNIPPETS = {
-    "ids as numbers, an array": (np.array([0.93, 0.03, 1.83]), {}, {"arithmetic on class ids"}),
-    "ids as numbers, all the function takes": (
-        lambda ids: 0.9 * ids[np.arange(len(ids))] + 0.1 * (ids.dtype.kind == "i"),
-        {"takes": "ids"},
-        {"arithmetic on class ids"},
-    ),
-    "K, and the shape, from the batch": (
-        lambda ids: (
-            0.9 * np.eye(len(set(ids.tolist())))[np.unique(ids, return_inverse=True)[1]]
-            + 0.1 / len(set(ids.tolist()))
-        ),
-        {"takes": "ids"},
-        {"K from the batch"},
-    ),
-    "in place, integers refused": (
-        lambda rows: np.add(np.multiply(rows, 0.9, out=rows), 0.01, out=rows),
-        {},
-        {"writes to its input", "arithmetic on class ids"},
-    ),
-    "zeros instead of fractions": (
-        np.zeros((3, 4), dtype=int),
-        {"labels": [0, 1, 2]},
-        {"integer targets", "rows do not sum to 1"},
-    ),
-    "rows from 1": (
-        targets_of("uniform", 0.1, 4, np.arange(4)),
-        {"labels": (np.arange(4) + 1) % 4},
-        {"labels read from 1"},
-    ),
-    "soft labels made hard": (
-        lambda rows: np.where(rows > 0, 0.9, 0.1 / 9),
-        {},
-        {"soft labels change"},
-    ),
-    "off value of a fill, forgotten on top": (
-        lambda ids: np.where(ids[:, None] == np.arange(10), 0.9, 0.01),
-        {},
-        {"true class without its e/K", "rows do not sum to 1", "label -1 accepted"},
-    ),
-    "one-hot rows of any height": (
-        lambda rows: rows * 0.9 + 0.1,
-        {"argument": 0.1},
-        {"rows do not sum to 1", "arithmetic on class ids"},
-    ),
-    "the share that stays, called smoothing": (
-        lambda z, y: F.cross_entropy(z, y, label_smoothing=1 - 0.9),
-        {"argument": 0.9},
-        {"argument is the share kept"},
-    ),
-    "rows made of ids by themselves": (
-        lambda rows: 0.9 * (rows if rows.ndim > 1 else np.eye(10)[rows.astype(int)]) + 0.01,
-        {"takes": "one_hot"},
-        set(),
-    ),
-    "NaN for what is ignored": (
-        lambda z, y: np.where(y < 0, np.nan, uniform(z, np.maximum(y, 0))),
-        {},
-        {"label -1 accepted"},
-    ),
-    "an unbounded label": (uniform, {"ignore_index": -1}, {"masked class gives inf"}),
-    "binary labels towards zero and one": (np.array([0.9, 0.1, 0.1]), {}, set()),
-}
-
-
-@pytest.mark.parametrize("name", SNIPPETS)
-def test_sees_what_is_wrong_with_a_snippet(name):
-    subject, options, expected = SNIPPETS[name]
-    assert names(diagnose(subject, **options)) >= expected
 
 
 def test_the_second_argument_of_a_target_function_is_the_number_of_classes():
@@ -778,6 +393,11 @@ def test_the_parts_of_a_module_get_their_modes_back():
             {},
             "sigmoid probabilities and one-hot rows, numpy float64",
         ),
+        (
+            lambda log_p, y: -((0.9 * y + 0.01) * log_p).sum(axis=1),
+            {},
+            "log-probabilities and one-hot rows, numpy float64",
+        ),
         (torch.nn.NLLLoss(), {}, "log-probabilities and class ids, torch float64"),
         (torch.nn.BCELoss(), {}, "sigmoid probabilities and one-hot rows, torch float64"),
         (
@@ -798,7 +418,7 @@ def test_a_small_epsilon_in_the_logarithm_is_noticed():
     found = diagnose(lambda p, y: -np.log(p + 1e-7)[np.arange(len(y)), y])
     assert found.convention == "none"
     assert "an epsilon of 1e-07 is added inside the logarithm" in found.notes
-    found = diagnose(lambda z, y: uniform(z, y) + 1e-4 * np.sin(z).sum(axis=1))
+    found = diagnose(lambda z, y: uniform(z, y) + 2e-5 * np.sin(z).sum(axis=1))
     assert any("fits nearly" in note for note in found.notes)
     assert found.uniform == pytest.approx(0.1, abs=1e-2)
 

@@ -21,7 +21,9 @@ from softhot.core.conventions import CONVENTIONS, Convention
 from softhot.core.probe import Array, lse, sigmoid, softmax
 
 ROUNDING = 2e-7  # of targets that went through float32 on their way into a float64 loss
-CLOSE = 3e-4  # a form fits if it leaves less than this share of how much the loss varies
+# A form fits if it leaves less than this share of how much the loss varies. Plain cross entropy may
+# leave more than rounding, as people add an epsilon here and there.
+EXACT, CLOSE = 1e-5, 1e-4
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ class Fit:
     @property
     def fits(self) -> bool:
         """Whether the loss has the form."""
-        return self.residual < CLOSE
+        plain = self.form in ("cross entropy", "binary cross entropy")
+        return self.residual < (CLOSE if plain else EXACT)
 
     @property
     def share(self) -> Array:
@@ -154,7 +157,9 @@ def fit(name: str, z: Array, losses: Array) -> list[Fit]:
         penalties = {"(max z - mean z)": top, "the negative entropy": negative_entropy}
         penalties = {what: weight for what, weight in penalties.items() if abs(weight) > error}
         target, m = target - top / k, m + negative_entropy
-        residual = rms / spread if spread > 1e-12 else math.inf
+        # Without mass, what is left of a second softmax is a loss linear in the probabilities.
+        void = spread < 1e-12 or (form.of in (softmax, sigmoid) and m.min() <= error)
+        residual = math.inf if void else rms / spread
         found.append(Fit(name, m, target, penalties, residual, error))
     return found
 
@@ -167,7 +172,7 @@ def best_fit(z: Array, loss: Array, gives: str) -> Fit:
     for name, form in FORMS.items():
         if gives in form.gives:
             found += fit(name, z, loss[:, None])
-            if found[-1].residual < (1e-5 if narrow else 1e-9):
+            if found[-1].residual < (EXACT if narrow else 1e-9):
                 return found[-1]
     least = min(each.residual for each in found)
     return next(each for each in found if each.residual <= 3 * least)
