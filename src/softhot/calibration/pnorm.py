@@ -49,7 +49,10 @@ class PNorm(Remedy):
     def fit(cls, predictions: Predictions) -> Self:
         orders = [int(p) for p in range(int(P.low), int(P.high) + 1)]
         candidates: list[int | None] = [None, *orders]  # the first of equals is taken
-        ranked = [predictions, *map(predictions.ranked_by, _rankings(predictions, orders))]
+        ranked = [
+            check_predictions(predictions),
+            *map(predictions.ranked_by, _rankings(predictions, orders)),
+        ]
         return cls(candidates[int(np.argmin([aurc(one) for one in ranked]))])
 
     def apply(self, predictions: Predictions) -> Predictions:

@@ -67,14 +67,14 @@ class VectorScaling(Remedy):
                 probs = np.exp(new)
                 norm = probs.sum(axis=1, keepdims=True)
                 q = predictions.truth(at, z)
-                total += float(np.log(norm).sum() - np.where(q > 0, q * new, 0.0).sum())
+                total += float(np.log(norm).sum() - (q * np.where(masked, 0.0, new)).sum())
                 slope = probs / norm - q
                 gradient += np.concatenate([(slope * z).sum(axis=0), slope.sum(axis=0)])
             away = x - identity
             n = len(predictions)
             return (total + away @ away / 2) / n, (gradient + away) / n
 
-        options = {"maxiter": 1000, "ftol": 1e-15, "gtol": 1e-9}
+        options = {"maxiter": 1000, "maxcor": 20, "ftol": 1e-13, "gtol": 1e-8}
         found = minimize(objective, identity, jac=True, method="L-BFGS-B", options=options).x
         return cls(tuple((found[:k] / temperature).tolist()), tuple(found[k:].tolist()))
 

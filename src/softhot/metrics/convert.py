@@ -32,7 +32,7 @@ class Matrix:
         return tuple(self.array.shape)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        block = _concrete(self.argument, self.array[rows])
+        block = _concrete(self.argument, self.array[rows, :])
         with np.errstate(over="ignore"):  # of long doubles
             return np.array(block, dtype=np.float64, order="C")
 
@@ -102,7 +102,7 @@ def normalise(
     ``first`` is the number of the first of these rows, for messages.
     """
     z = matrix[part]
-    _check_finite(matrix.argument, z, first)
+    check_finite(matrix.argument, z, first)
     predicted = z.argmax(axis=1)
     if matrix.argument == "logits":
         log_softmax(z)
@@ -143,7 +143,8 @@ def impossible(
     return rows, labels[rows]
 
 
-def _check_finite(argument: str, z: np.ndarray, first: int) -> None:
+def check_finite(argument: str, z: np.ndarray, first: int) -> None:
+    """Refuse NaN, +inf and rows without a finite number; ``first`` is the number of row 0."""
     top = z.max(axis=1)  # NaN if any is NaN, +inf if any is +inf, -inf if all are
     if np.isfinite(top).all():
         return

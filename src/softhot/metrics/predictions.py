@@ -15,7 +15,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softhot.core.check import InputError, Interval, OneOf
-from softhot.metrics.convert import as_matrix, as_truth, floor, impossible, log_softmax, normalise
+from softhot.metrics.convert import (
+    as_matrix,
+    as_truth,
+    check_finite,
+    floor,
+    impossible,
+    log_softmax,
+    normalise,
+)
 
 KINDS = OneOf("logits", "probs")
 TOLERANCE = Interval(0, 0.5)
@@ -368,6 +376,7 @@ def _stepped(
     masked = np.isneginf(z)
     new = step(at, z.copy())
     new[masked] = -np.inf
+    check_finite("mapped logits", new, at.start)
     log_softmax(new)
     if not keeps_order:
         predicted = new.argmax(axis=1)
@@ -414,7 +423,7 @@ class Stream:
                 allowed = f"blocks of {n} rows in all and {k} classes, as many as labels"
                 raise InputError("read()", allowed, f"rows {start} .. {end}, shape {given.shape}")
             for part in row_blocks(given.shape):
-                at = slice(start + part.start, start + min(part.stop, given.shape[0]))
+                at = slice(start + part.start, start + part.stop)
                 y = self.labels[at]
                 found = normalise(given, part, at.start, y, None, self.tolerance)
                 block = Block(at, *found)
@@ -444,8 +453,8 @@ class Stream:
 
 def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
     """Slices of the rows of an (N, K) matrix, small enough for temporaries, whatever K."""
-    step = max(1, _BLOCK // shape[1])
-    return (slice(start, start + step) for start in range(0, shape[0], step))
+    n, step = shape[0], max(1, _BLOCK // shape[1])
+    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 def frozen(array: np.ndarray) -> np.ndarray:
