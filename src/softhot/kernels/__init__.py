@@ -1,1 +1,71 @@
-"""Faster ways to the row statistics of :mod:`softhot.core.row`, each held to that reference."""
+"""Faster ways to the same numbers, each held to the readable reference in :mod:`softhot.core`.
+
+:func:`choose` is the one place that says which way a batch takes, and why. Kernels know no rule:
+they take coefficients on the statistics of a row (:mod:`softhot.core.row`) and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from softhot.core.rule import Base, Rule
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The way a batch takes.
+
+    Attributes:
+        name: ``"chunked"`` (:mod:`softhot.kernels.chunked`: closed-form gradient, rows in blocks
+            that fit the cache), ``"compiled"`` (:mod:`softhot.kernels.compiled`: one expression
+            for a compiler to fuse) or ``"core"`` (the reference: with its closed-form gradient, or
+            differentiated by whoever has to see the operations).
+        reason: why, for people.
+    """
+
+    name: str
+    reason: str
+
+
+def choose(
+    rule: Rule,
+    *,
+    soft: bool = False,
+    allowed: bool = False,
+    weighting: str = "sample",
+    traced: bool = False,
+    compiled: bool = False,
+) -> Choice:
+    """Which kernel a batch takes.
+
+    Args:
+        rule: a softhot rule.
+        soft: whether labels are distributions, not class ids.
+        allowed: whether a class mask comes with the call.
+        weighting: ``"sample"`` or ``"class"``.
+        traced: whether somebody has to see the operations: ``torch.func``, forward-mode
+            differentiation, a tensor subclass such as ``DTensor``, or an argument besides the
+            logits that wants a gradient.
+        compiled: whether that somebody is ``torch.compile``.
+
+    >>> from softhot import Prior, Uniform
+    >>> choose(Uniform(0.1))
+    Choice(name='chunked', reason='class ids and a uniform prior: lse, z_y and mean z are enough')
+    >>> choose(Prior(0.1, counts=(3, 1))).name
+    'core'
+    """
+    if rule.penalties or type(rule.base).terms is not Base.terms:
+        return Choice("core", "the rule needs more statistics of a row than a target does")
+    if rule.base.PRIOR != "uniform":
+        return Choice("core", "the rule brings a prior of its own")
+    if soft:
+        return Choice("core", "labels are distributions")
+    if allowed:
+        return Choice("core", "a class mask comes with the call")
+    if weighting == "class":
+        return Choice("core", "class weights enter the target")
+    if compiled:
+        return Choice("compiled", "torch.compile fuses what it sees")
+    if traced:
+        return Choice("core", "the operations themselves are asked for")
+    return Choice("chunked", "class ids and a uniform prior: lse, z_y and mean z are enough")

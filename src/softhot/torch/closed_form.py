@@ -1,0 +1,115 @@
+"""One autograd function for every loss: the gradient is computed with the loss, in closed form.
+
+What it keeps for the backward pass is the logits, which exist anyway, and the gradient: one buffer
+of their size. float16 keeps the logits alone and computes the gradient in the backward pass, when
+the scale of a ``GradScaler`` is known: without it small probabilities would be flushed to zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from softhot.kernels.chunked import CPU_BLOCK
+
+
+class Loss(Protocol):
+    """A loss that knows all of its arguments but the logits."""
+
+    def evaluate(
+        self, logits: Tensor, *, gradient: bool, upstream: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Loss; gradient, if asked for; and what the gradient has yet to be divided by, or None.
+
+        The gradient is that of the reduced loss, of the summed one for ``reduction="none"``; with
+        ``upstream`` it is multiplied by that and divided by nothing more.
+        """
+
+    def differentiable(self, logits: Tensor) -> Tensor:
+        """The loss in operations that can be differentiated, to any order."""
+
+    def beside_logits(self, upstream: Tensor) -> Tensor:
+        """The gradient that reached the loss, in a shape that broadcasts to the logits."""
+
+
+def apply(loss: Loss, logits: Tensor, *others: Any) -> Tensor:
+    """The loss of ``logits``; ``others`` are all that else came with the call."""
+    if is_traced(logits, *others):
+        return loss.differentiable(logits)
+    if not (logits.requires_grad and torch.is_grad_enabled()):
+        return loss.evaluate(logits, gradient=False)[0]
+    return _ClosedForm.apply(logits, loss)
+
+
+def is_traced(logits: Tensor, *others: Any) -> bool:
+    """Whether the operations themselves are asked for: see :func:`softhot.kernels.choose`."""
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        return True
+    tensors = [other for other in others if isinstance(other, Tensor)]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return True
+    return any(is_wrapper(tensor) for tensor in (logits, *tensors))
+
+
+def is_wrapper(tensor: Tensor) -> bool:
+    """Whether it is a tensor that stands for others, such as a ``DTensor``."""
+    return type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
+
+
+class _ClosedForm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, loss: Loss) -> Tensor:
+        late = _is_half(logits) and (logits.dtype == torch.float16 or logits.is_cuda)
+        value, gradient, ctx.divisor = loss.evaluate(logits, gradient=not late)
+        ctx.save_for_backward(logits, gradient)
+        ctx.loss = loss
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None]:
+        logits, gradient = ctx.saved_tensors
+        loss: Loss = ctx.loss
+        if torch.is_grad_enabled():  # create_graph=True: the gradient is to be differentiated
+            value = loss.differentiable(logits)
+            return torch.autograd.grad(value, logits, upstream, create_graph=True)[0], None
+        if gradient is None:
+            return loss.evaluate(logits, gradient=True, upstream=upstream)[1], None
+        if ctx.divisor is not None:
+            upstream = upstream / ctx.divisor
+        return _scaled(gradient, loss.beside_logits(upstream)), None
+
+
+def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
+    """``gradient * factor``, in place where nobody will ask for it again."""
+    if factor.ndim == 0 and factor.device.type == "cpu" and factor.item() == 1:
+        return gradient
+    keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    if keeps_graph is None or keeps_graph():
+        gradient = gradient.clone()
+    if not _is_half(gradient):
+        return gradient.mul_(factor)
+    # In half precision the product is taken in float32, part by part.
+    step = max(1, CPU_BLOCK * len(gradient) // max(gradient.numel(), 1)) if gradient.ndim else 1
+    factors = factor.split(step) if factor.ndim and len(factor) > 1 else None
+    for i, part in enumerate(gradient.split(step)):
+        part.copy_(part.float().mul_(factor if factors is None else factors[i]))
+    return gradient
+
+
+def _is_half(tensor: Tensor) -> bool:
+    return tensor.dtype in (torch.float16, torch.bfloat16)
+
+
+def wide(tensor: Tensor) -> torch.dtype:
+    """The dtype that sums over ``tensor`` are taken in."""
+    return torch.float64 if tensor.dtype == torch.float64 else torch.float32
+
+
+def slices(n: int, step: int) -> Iterator[slice]:
+    """Slices of at most ``step``, and at least 1, that cover ``n``."""
+    for i in range(0, n, max(step, 1)):
+        yield slice(i, i + max(step, 1))

@@ -1,0 +1,274 @@
+"""The losses as functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softhot.core.binary import Bernoulli, BinaryRule
+from softhot.core.binary import _check_rule as check_binary_rule
+from softhot.core.check import InputError
+from softhot.core.losses import REDUCTION
+from softhot.core.rule import Rule, Uniform, check_rule
+from softhot.core.weights import PerSample
+from softhot.kernels import choose, compiled
+from softhot.torch.binary import binary_loss
+from softhot.torch.categorical import IDS, Categorical
+from softhot.torch.closed_form import apply
+
+
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    rule: Rule | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
+    weighting: str = "sample",
+    ignore_index: int | None = -100,
+    reduction: str = "mean",
+    where: Tensor | None = None,
+    allowed: Tensor | None = None,
+    alpha: Tensor | None = None,
+    prior: Tensor | None = None,
+    smooth_again: bool = False,
+) -> Tensor:
+    """:func:`torch.nn.functional.cross_entropy` under any softhot rule.
+
+    Args:
+        input: logits ``(C)``, ``(N, C)`` or ``(N, C, d1, ...)``, as in torch.
+        target: class ids ``()``, ``(N)``, ``(N, d1, ...)``, or probabilities of the shape of
+            ``input``.
+        rule: a softhot rule; or give
+        label_smoothing: alpha of :class:`softhot.Uniform`. Without either: plain cross entropy.
+        weight: C class weights.
+        weighting: ``"sample"`` or ``"class"``, see :func:`softhot.cross_entropy`. torch's formula
+            is ``"class"``, which can make a wrong class the best prediction.
+        ignore_index: rows with this id are left out, as if deleted.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        where, allowed, alpha, prior, smooth_again: see :func:`softhot.cross_entropy`; ``where``
+            and ``alpha`` have the shape of class ids.
+
+    Returns:
+        float32, or float64 for float64 logits.
+
+    Raises:
+        InputError: naming argument, rule, value and next step. On a GPU the values of tensors are
+            not looked at, so that nothing waits for it; logits never are: NaN and inf go through,
+            as a ``GradScaler`` expects.
+
+    Equal to torch's wherever torch is right. It differs where torch
+
+    - divides the weighted mean of probability targets by N: here every mean is over the summed
+      weights of the rows that count, so that ids and their one-hot rows give the same loss;
+    - gives NaN for a batch of ignored rows: here 0, with zero gradients;
+    - gives inf or NaN for masked (-inf) classes: here they have no mass and no gradient. A label
+      on such a class is inf in both;
+    - computes in half precision: here in float32, which the result also has;
+    - takes negative smoothing, ids out of range and rows that don't sum to 1.
+
+    >>> import torch
+    >>> logits, labels = torch.zeros(2, 4), torch.tensor([0, 3])
+    >>> cross_entropy(logits, labels, label_smoothing=0.1)
+    tensor(1.3863)
+    """
+    _check_tensors(input, target)
+    rule = rule_of(rule, label_smoothing)
+    reduction = REDUCTION.check("reduction", reduction)
+    soft = target.ndim == input.ndim
+    options: dict[str, Any] = {
+        "axis": 1 if input.ndim > 1 else 0,
+        # torch's default stands for "none" where there are no ids to ignore.
+        "ignore_index": None if soft and ignore_index == -100 else ignore_index,
+        "where": where,
+        "allowed": allowed,
+        "weight": weight,
+        "weighting": weighting,
+        "alpha": alpha,
+        "prior": prior,
+        "smooth_again": smooth_again,
+    }
+    if torch.compiler.is_compiling():
+        if _can_be_fused(input, target, rule, options):
+            return _fused(input, target, rule, reduction, **options)
+        if _allow_in_graph():
+            return _differentiable(input, target, rule, reduction, options)
+    loss = Categorical(target, rule, reduction, options)
+    return apply(loss, input, target, where, allowed, weight, alpha, prior)
+
+
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    rule: BinaryRule | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    weight: Tensor | None = None,
+    pos_weight: Tensor | None = None,
+    weighting: str = "sample",
+    reduction: str = "mean",
+    where: Tensor | None = None,
+    axis: int = -1,
+) -> Tensor:
+    """:func:`torch.nn.functional.binary_cross_entropy_with_logits` under a binary softhot rule.
+
+    Args:
+        input: logits of any shape.
+        target: 0/1 or probabilities of the same shape, of any dtype.
+        rule: a binary rule; or give
+        label_smoothing: alpha of :class:`softhot.Bernoulli`, which moves every label that share of
+            the way to 1/2. Without either: plain binary cross entropy.
+        weight: factor of every element of the loss, broadcasts to ``input``.
+        pos_weight: weight of positives: one number, one for each label along ``axis``, or that
+            with axes of length 1 as torch takes it, ``(L, 1, 1)``.
+        weighting: ``"sample"`` or ``"class"``, see :func:`softhot.binary_cross_entropy`; torch's
+            formula is ``"class"``.
+        reduction: ``"mean"`` (over the elements that count), ``"sum"`` or ``"none"``.
+        where: booleans that broadcast to ``input``; elements where it is false are left out.
+        axis: the label axis.
+
+    Returns:
+        float32, or float64 for float64 logits. Equal to torch's for targets in [0, 1].
+
+    Raises:
+        InputError: naming argument, rule, value and next step.
+
+    >>> import torch
+    >>> logits, labels = torch.tensor([2.0]), torch.tensor([1])
+    >>> binary_cross_entropy_with_logits(logits, labels, label_smoothing=0.1)
+    tensor(0.2269)
+    """
+    _check_tensors(input, target)
+    rule = binary_rule_of(rule, label_smoothing)
+    reduction = REDUCTION.check("reduction", reduction)
+    options = {"pos_weight": pos_weight, "weighting": weighting, "axis": axis}
+    if torch.compiler.is_compiling() and _allow_in_graph():
+        return _binary_differentiable(input, target, rule, reduction, weight, where, options)
+    loss = binary_loss(input, target, rule, reduction, weight, where, options)
+    return apply(loss, input, target, weight, where, pos_weight)
+
+
+def rule_of(rule: Rule | None, label_smoothing: float) -> Rule:
+    """The rule that a call asks for, by itself or by its strength."""
+    if rule is None:
+        return Uniform(label_smoothing)
+    if label_smoothing != 0:
+        raise _twice(label_smoothing)
+    return check_rule(rule)
+
+
+def binary_rule_of(rule: BinaryRule | None, label_smoothing: float) -> BinaryRule:
+    """The binary rule that a call asks for, by itself or by its strength."""
+    if rule is None:
+        return Bernoulli(label_smoothing)
+    if label_smoothing != 0:
+        raise _twice(label_smoothing)
+    return check_binary_rule(rule)
+
+
+def _twice(label_smoothing: float) -> InputError:
+    hint = "Smoothing is given twice: keep the rule."
+    return InputError("label_smoothing", "left out beside a rule", label_smoothing, hint)
+
+
+def _check_tensors(input: Any, target: Any) -> None:
+    for name, value in (("input", input), ("target", target)):
+        if not isinstance(value, Tensor):
+            hint = "softhot.cross_entropy takes any array."
+            raise InputError(name, "a torch.Tensor", type(value), hint)
+    if target.device != input.device:
+        hint = "Move it there: target.to(input.device)."
+        raise InputError("target", f"on the device of input, {input.device}", target.device, hint)
+
+
+# ------------------------------------------------------------------------------- torch.compile
+
+
+def _can_be_fused(input: Tensor, target: Tensor, rule: Rule, options: dict[str, Any]) -> bool:
+    """Whether the batch is one for :mod:`softhot.kernels.compiled`, and nothing is out of order."""
+    soft, weighting = target.ndim == input.ndim, options["weighting"]
+    allowed, where = options["allowed"] is not None, options["where"]
+    if choose(rule, soft=soft, allowed=allowed, weighting=weighting, compiled=True).name == "core":
+        return False
+    rows = input.shape[:1] + input.shape[2:] if input.ndim > 1 else input.shape[1:]
+    alpha, given = rule.base.alpha, options["alpha"]
+    return (
+        input.is_floating_point()
+        and target.dtype in IDS
+        and target.shape == rows
+        and options["prior"] is None
+        and (where is None or (where.dtype == torch.bool and where.shape == rows))
+        and (options["weight"] is None or options["weight"].shape == input.shape[options["axis"]])
+        and (given is None if isinstance(alpha, float) else isinstance(alpha, PerSample))
+        and (given is None or given.shape == rows)
+    )
+
+
+def _fused(
+    input: Tensor,
+    target: Tensor,
+    rule: Rule,
+    reduction: str,
+    *,
+    ignore_index: int | None,
+    where: Tensor | None,
+    weight: Tensor | None,
+    alpha: Tensor | None,
+    **_: Any,
+) -> Tensor:
+    counted = where
+    if ignore_index is not None:
+        kept = target != ignore_index
+        counted = kept if counted is None else counted & kept
+    labels = target.long()
+    share: Any = rule.base.alpha if alpha is None else alpha
+    rows = compiled.loss(
+        input.movedim(1, -1) if input.ndim > 1 else input,
+        labels,
+        share,
+        rule.base.mixing,
+        counted,
+    )
+    weights = torch.ones_like(rows)
+    if weight is not None:
+        weights = weight[labels if counted is None else torch.where(counted, labels, 0)]
+        rows = rows * weights
+    if reduction != "mean":
+        return rows.sum() if reduction == "sum" else rows
+    total = (weights if counted is None else torch.where(counted, weights, 0)).sum()
+    return rows.sum() / torch.where(total > 0, total, 1)
+
+
+def _allow_in_graph() -> bool:
+    """Have Dynamo take the two functions below as they are; what is inside them it then traces.
+
+    Runs when something is compiled, not before: importing ``torch._dynamo`` takes seconds.
+    """
+    torch.compiler.allow_in_graph(_differentiable)
+    torch.compiler.allow_in_graph(_binary_differentiable)
+    return True
+
+
+# What torch.compiler.assume_constant_result sets, without its import of torch._dynamo.
+_allow_in_graph._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _differentiable(
+    input: Tensor, target: Tensor, rule: Rule, reduction: str, options: dict[str, Any]
+) -> Tensor:
+    return Categorical(target, rule, reduction, options).differentiable(input)
+
+
+def _binary_differentiable(
+    input: Tensor,
+    target: Tensor,
+    rule: BinaryRule,
+    reduction: str,
+    weight: Tensor | None,
+    where: Tensor | None,
+    options: dict[str, Any],
+) -> Tensor:
+    loss = binary_loss(input, target, rule, reduction, weight, where, options)
+    return loss.differentiable(input)

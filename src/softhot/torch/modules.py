@@ -1,0 +1,238 @@
+"""The losses as modules that take the place of torch's own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from softhot.core.binary import Bernoulli, BinaryRule
+from softhot.core.check import InputError
+from softhot.core.losses import REDUCTION, WEIGHTING
+from softhot.core.rule import HARD, Rule
+from softhot.torch.functional import (
+    binary_cross_entropy_with_logits,
+    binary_rule_of,
+    cross_entropy,
+    rule_of,
+)
+
+
+class CrossEntropyLoss(nn.CrossEntropyLoss):
+    """:class:`torch.nn.CrossEntropyLoss` under any softhot rule, smoothing in training only.
+
+    Like dropout it acts while the module is in training mode; after ``eval()`` it is the plain
+    cross entropy, so that validation losses of different alphas can be compared. Where it differs
+    from torch is listed at :func:`softhot.torch.cross_entropy`.
+
+    Args:
+        weight, ignore_index, reduction, label_smoothing: as in torch. ``label_smoothing`` is alpha
+            of :class:`softhot.Uniform`.
+        size_average, reduce: torch's deprecated names for ``reduction``; leave them out.
+        rule: instead of ``label_smoothing``, any softhot rule. May be replaced at any time, for a
+            schedule by ``criterion.rule = rule.at(epoch)``.
+        weighting: ``"sample"`` or ``"class"``, see :func:`softhot.cross_entropy`.
+        allowed: booleans ``(C)``, the classes that may have mass.
+        smooth_in_eval: True keeps the rule in ``eval()``, as torch does.
+
+    >>> import torch
+    >>> criterion = CrossEntropyLoss(label_smoothing=0.1)
+    >>> logits, labels = torch.tensor([[4.0, 0.0]]), torch.tensor([0])
+    >>> criterion(logits, labels), criterion.eval()(logits, labels)
+    (tensor(0.2181), tensor(0.0181))
+    """
+
+    rule: Rule
+    allowed: Tensor | None
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: Any = None,
+        ignore_index: int = -100,
+        reduce: Any = None,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        *,
+        rule: Rule | None = None,
+        weighting: str = "sample",
+        allowed: Tensor | None = None,
+        smooth_in_eval: bool = False,
+    ) -> None:
+        _check_legacy(size_average, reduce)
+        _check_tensors(weight=weight, allowed=allowed)
+        _check_weighting(weighting, "weight", weight)
+        rule = rule_of(rule, label_smoothing)
+        reduction = REDUCTION.check("reduction", reduction)
+        super().__init__(weight, ignore_index=ignore_index, reduction=reduction)
+        self.register_buffer("allowed", allowed)
+        self.rule = rule
+        self.weighting = weighting
+        self.smooth_in_eval = smooth_in_eval
+
+    @property
+    def label_smoothing(self) -> Any:
+        """Alpha of the rule for targets. Setting it keeps the kind of the rule."""
+        return self.rule.base.alpha
+
+    @label_smoothing.setter
+    def label_smoothing(self, value: Any) -> None:
+        self.rule = _with_alpha(self.__dict__.get("rule", HARD), value)
+
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        where: Tensor | None = None,
+        allowed: Tensor | None = None,
+        alpha: Tensor | None = None,
+        prior: Tensor | None = None,
+        smooth_again: bool = False,
+    ) -> Tensor:
+        """The loss; keyword arguments come with the batch, see :func:`softhot.cross_entropy`."""
+        rule = self.rule
+        if not (self.training or self.smooth_in_eval):
+            rule, alpha, prior = HARD, None, None
+        if allowed is None:
+            allowed = self.allowed
+        elif self.allowed is not None:
+            own = self.allowed
+            if allowed.ndim == input.ndim:
+                own = own.reshape(-1, *[1] * (input.ndim - 2))
+            allowed = allowed & own
+        return cross_entropy(
+            input,
+            target,
+            rule,
+            weight=self.weight,
+            weighting=self.weighting,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            where=where,
+            allowed=allowed,
+            alpha=alpha,
+            prior=prior,
+            smooth_again=smooth_again,
+        )
+
+    def activation(self, input: Tensor) -> Tensor:
+        """Probabilities from logits; fastai asks a loss for them."""
+        return input.softmax(1 if input.ndim > 1 else 0)
+
+    def decodes(self, input: Tensor) -> Tensor:
+        """Class ids from logits; fastai asks a loss for them."""
+        return input.argmax(1 if input.ndim > 1 else 0)
+
+    def extra_repr(self) -> str:
+        return _shown(self, weighting="sample", ignore_index=-100)
+
+
+class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
+    """:class:`torch.nn.BCEWithLogitsLoss` with smoothing, in training only.
+
+    Args:
+        weight, reduction, pos_weight: as in torch.
+        size_average, reduce: torch's deprecated names for ``reduction``; leave them out.
+        label_smoothing: alpha of :class:`softhot.Bernoulli`: every label moves that share of the
+            way to 1/2.
+        rule: instead of ``label_smoothing``, any binary softhot rule.
+        weighting: ``"sample"`` or ``"class"`` (torch's formula), what ``pos_weight`` multiplies:
+            see :func:`softhot.binary_cross_entropy`.
+        axis: the label axis, for rules that treat labels differently or look at a whole row.
+        smooth_in_eval: True keeps the rule in ``eval()``.
+
+    >>> import torch
+    >>> criterion = BCEWithLogitsLoss(label_smoothing=0.1)
+    >>> logits, labels = torch.tensor([[4.0, -4.0]]), torch.tensor([[1, 0]])
+    >>> criterion(logits, labels), criterion.eval()(logits, labels)
+    (tensor(0.2181), tensor(0.0181))
+    """
+
+    rule: BinaryRule
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        size_average: Any = None,
+        reduce: Any = None,
+        reduction: str = "mean",
+        pos_weight: Tensor | None = None,
+        label_smoothing: float = 0.0,
+        *,
+        rule: BinaryRule | None = None,
+        weighting: str = "sample",
+        axis: int = -1,
+        smooth_in_eval: bool = False,
+    ) -> None:
+        _check_legacy(size_average, reduce)
+        _check_tensors(weight=weight, pos_weight=pos_weight)
+        _check_weighting(weighting, "pos_weight", pos_weight)
+        rule = binary_rule_of(rule, label_smoothing)
+        reduction = REDUCTION.check("reduction", reduction)
+        super().__init__(weight, reduction=reduction, pos_weight=pos_weight)
+        self.rule = rule
+        self.weighting = weighting
+        self.axis = axis
+        self.smooth_in_eval = smooth_in_eval
+
+    @property
+    def label_smoothing(self) -> Any:
+        """Alpha of the rule. Setting it keeps the kind of the rule."""
+        return self.rule.alpha
+
+    @label_smoothing.setter
+    def label_smoothing(self, value: Any) -> None:
+        self.rule = _with_alpha(self.rule, value)
+
+    def forward(self, input: Tensor, target: Tensor, *, where: Tensor | None = None) -> Tensor:
+        """The loss; ``where`` says which elements count."""
+        return binary_cross_entropy_with_logits(
+            input,
+            target,
+            self.rule if self.training or self.smooth_in_eval else Bernoulli(0.0),
+            weight=self.weight,
+            pos_weight=self.pos_weight,
+            weighting=self.weighting,
+            reduction=self.reduction,
+            where=where,
+            axis=self.axis,
+        )
+
+    def extra_repr(self) -> str:
+        return _shown(self, weighting="sample", axis=-1)
+
+
+def _check_legacy(size_average: Any, reduce: Any) -> None:
+    for name, value in (("size_average", size_average), ("reduce", reduce)):
+        if value is not None:
+            hint = "torch deprecated it long ago; say reduction='mean', 'sum' or 'none'."
+            raise InputError(name, "left out", value, hint)
+
+
+def _check_tensors(**tensors: Any) -> None:
+    for name, value in tensors.items():
+        if value is not None and not isinstance(value, Tensor):
+            raise InputError(name, "a torch.Tensor", value, "Write torch.tensor([...]).")
+
+
+def _check_weighting(weighting: str, name: str, weight: Tensor | None) -> None:
+    if WEIGHTING.check("weighting", weighting) == "class" and weight is None:
+        hint = f"Pass {name}=, or leave weighting out."
+        raise InputError("weighting", f"given only with {name}", "class", hint)
+
+
+def _with_alpha(rule: Rule, alpha: Any) -> Any:
+    if "alpha" not in rule.__dict__ or rule.penalties:
+        hint = "Set criterion.rule instead."
+        raise InputError("label_smoothing", f"left alone beside {rule!r}", alpha, hint)
+    return replace(rule, alpha=alpha)  # type: ignore[type-var]
+
+
+def _shown(criterion: Any, **defaults: Any) -> str:
+    parts = [f"rule={criterion.rule!r}"]
+    for name, default in {**defaults, "reduction": "mean", "smooth_in_eval": False}.items():
+        value = getattr(criterion, name)
+        parts += [] if value == default else [f"{name}={value!r}"]
+    return ", ".join(parts)
