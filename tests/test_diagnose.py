@@ -145,6 +145,11 @@ def test_names_arrays(q, labels, expected):
     assert (found.convention, found.alpha) == expected
 
 
+def test_targets_that_forgot_their_label_are_uniform_with_alpha_one():
+    found = diagnose(lambda labels: np.full((len(labels), 10), 0.1))
+    assert (found.on, found.off, found.uniform) == (0.1, 0.1, 1.0)
+
+
 # softhot's own
 
 K = 10
