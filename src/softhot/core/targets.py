@@ -268,7 +268,7 @@ def check_labels(
         if bool(xp.any(bad)):
             at = first_true(xp, bad)
             raise InputError(f"{argument}{position(at)}", "a probability >= 0", float(labels[at]))
-        sums, off = _off_one(xp, labels, 1e-6 * num_classes**0.5)
+        sums, off = off_one(xp, labels, 1e-6 * num_classes**0.5)
         if bool(xp.any(off)):
             at = first_true(xp, off)
             hint = (
@@ -280,7 +280,7 @@ def check_labels(
     return labels
 
 
-def _off_one(xp: Any, rows: Array, tolerance: float) -> tuple[Array, Array]:
+def off_one(xp: Any, rows: Array, tolerance: float) -> tuple[Array, Array]:
     """The sums of rows, and where they differ from 1 by more than tolerance and rounding."""
     sums = xp.sum(xp.astype(rows, widest(xp)), axis=-1)
     return sums, ~(xp.abs(sums - 1) <= tolerance + 4 * float(xp.finfo(rows.dtype).eps))
@@ -424,7 +424,7 @@ def _prior(
     if counted is not None and base.PRIOR == "by_row":
         given = xp.where(_column(xp, counted), given, xp.full_like(given, 1 / k))
     if look and is_concrete(given):
-        sums, off = _off_one(xp, given, 1e-3)
+        sums, off = off_one(xp, given, 1e-3)
         bad = off | xp.any(given < 0, axis=-1)
         if bool(xp.any(bad)):
             at = first_true(xp, bad)

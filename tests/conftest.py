@@ -1,0 +1,26 @@
+"""Hypothesis profiles, and the array libraries every law of the core is held to."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from backends import BACKENDS, DOUBLE
+
+settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
+settings.register_profile(
+    "fuzz", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck)
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def _active(request):
+    with request.param.active():
+        yield request.param
+
+
+backend = pytest.fixture(_active, params=BACKENDS, ids=str, name="backend")
+# JAX compiles every operation anew for every shape, too slow for laws that go through many shapes.
+EAGER = [b for b in BACKENDS if b.library != "jax"]
+eager = pytest.fixture(_active, params=EAGER, ids=str, name="eager")
+double = pytest.fixture(_active, params=DOUBLE, ids=str, name="double")
