@@ -1,0 +1,240 @@
+"""The native kernel: loads the compiled library, checks it once, and hands it pointers.
+
+``native.cpp`` says what it computes, ``hatch_build.py`` builds it. It takes class ids, rules whose
+penalties are linear in the statistics of a row, and float32, bfloat16 or float16 logits with the
+class axis last. Whatever it refuses goes another way; nothing depends on it being there.
+
+The environment variable ``SOFTHOT_NATIVE`` turns it off (``0``) or limits it to an instruction set
+(``avx2``, ``baseline``).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from softhot.core.rule import Base, Penalty, Rule, Uniform
+
+FOLDER = Path(__file__).parent
+LIBRARY = FOLDER / "_native.so"
+INSTRUCTION_SETS = ("avx512", "avx2", "baseline")  # best first
+# What native.cpp calls Call, and its enumerations.
+CALL = struct.Struct("@10P4q5d4i")
+DTYPES = {"float32": 0, "bfloat16": 1, "float16": 2}
+REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
+HAS_IGNORE, PRIOR_BY_CLASS, PRIOR_BY_ROW, WEIGHT_BY_CLASS, NO_MASKED = 1, 2, 4, 8, 16
+# A thread is worth waking for this many logits.
+LOGITS_A_THREAD = 2**15
+
+
+@dataclass(frozen=True)
+class Library:
+    """The kernel for this processor, or why there is none.
+
+    Attributes:
+        entry: the compiled function, or None.
+        reason: for people: what runs, or what is missing.
+    """
+
+    entry: Callable[[bytes], int] | None
+    reason: str
+
+
+@cache
+def library() -> Library:
+    """Load the library, once in a process, and believe it only if it computes right."""
+    wanted = os.environ.get("SOFTHOT_NATIVE", "")
+    if wanted == "0":
+        return Library(None, "switched off by SOFTHOT_NATIVE=0")
+    if not LIBRARY.exists():
+        return Library(None, "not built: install with a C++ compiler, or run hatch_build.py")
+    try:
+        loaded = ctypes.CDLL(str(LIBRARY))
+        found = loaded.softhot_version()
+    except (OSError, AttributeError) as error:
+        return Library(None, f"{LIBRARY.name} cannot be loaded: {error}")
+    if found != _source_version():
+        return Library(None, f"{LIBRARY.name} was built from other sources: run hatch_build.py")
+    for name in INSTRUCTION_SETS:
+        entry = getattr(loaded, f"softhot_{name}", None)
+        if entry is None or wanted not in ("", name) or not loaded.softhot_supports(name.encode()):
+            continue
+        entry.argtypes, entry.restype = [ctypes.c_char_p], ctypes.c_int
+        wrong = _self_check(entry)
+        if wrong:
+            return Library(None, f"the {name} code is wrong on this machine: {wrong}")
+        return Library(entry, f"runs its {name} code")
+    return Library(None, "it has no code for this processor" + (f" called {wanted}" * bool(wanted)))
+
+
+def _source_version() -> int:
+    sources = (FOLDER / "native.cpp").read_bytes() + (FOLDER / "simd.h").read_bytes()
+    return zlib.crc32(sources) & 0x7FFFFFFF
+
+
+# -------------------------------------------------------------------------------- rules
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """What penalties add to the coefficients of the row statistics."""
+
+    lse: float = 0.0
+    mean: float = 0.0
+    max: float = 0.0
+    expected: float = 0.0
+
+
+class _Probe:
+    """A row that has no numbers: a penalty linear in the statistics tells it its coefficients."""
+
+    def linear(self, **coefficients: float) -> tuple[float, dict[str, float]]:
+        return 0.0, coefficients
+
+
+@lru_cache(maxsize=64)
+def coefficients(penalties: tuple[Penalty, ...]) -> Coefficients | None:
+    """The coefficients that ``penalties`` add, or None if a penalty is not linear.
+
+    >>> from softhot import Margin, MaxSup
+    >>> coefficients((MaxSup(0.2),))
+    Coefficients(lse=0.0, mean=-0.2, max=0.2, expected=0.0)
+    >>> coefficients((Margin(),)) is None
+    True
+    """
+    total: dict[str, float] = {}
+    for penalty in penalties:
+        try:
+            _, own = penalty.terms(_Probe())
+        except AttributeError:  # it asks for the numbers
+            return None
+        for name, value in own.items():
+            total[name] = total.get(name, 0.0) + value
+    if not total.keys() <= {"lse", "mean", "max", "expected"}:
+        return None
+    return Coefficients(**total)
+
+
+def takes(rule: Rule) -> bool:
+    """Whether the kernel can compute the rule: a target rule as they all are, linear penalties."""
+    base = rule.base
+    return (
+        type(base).terms is Base.terms
+        and not base.FROM_BATCH
+        and coefficients(rule.penalties) is not None
+    )
+
+
+# -------------------------------------------------------------------------------- a call
+
+
+def run(
+    rule: Rule,
+    *,
+    dtype: str,
+    logits: int,
+    labels: int,
+    shape: tuple[int, int],
+    stride: int,
+    loss: int,
+    gradient: int = 0,
+    alpha: float | int = 0.0,
+    counted: int = 0,
+    prior: int = 0,
+    weight: int = 0,
+    scale: int = 0,
+    ignore_index: int | None = None,
+    weighting: str = "sample",
+    reduction: str = "mean",
+    pool: int = 0,
+    threads: int = 1,
+) -> bool:
+    """Compute loss and gradient; arrays are addresses, 0 for those left out.
+
+    Args:
+        rule: one that :func:`takes` says yes to.
+        dtype: of logits and gradient.
+        logits: ``shape = (N, K)``, rows ``stride`` elements apart. -inf is a missing class.
+        labels: ``(N,)`` int64.
+        loss: float32, ``(N,)`` for ``reduction="none"``, else one number.
+        gradient: ``(N, K)`` without gaps, of the reduced loss (of the sum for ``"none"``); may be
+            the logits.
+        alpha: the share of the prior, in the convention of :class:`softhot.Uniform`: a number, or
+            the address (an int) of ``(N,)`` float32.
+        counted: ``(N,)`` bytes: whether a row counts.
+        prior: float32 ``(K,)``, or ``(K, K)`` for a rule with a prior by class.
+        weight: ``(K,)`` float32 class weights.
+        scale: ``(N,)`` float32 factors of the rows' gradients.
+        pool: address of ``GOMP_parallel`` in the OpenMP library to use, see :func:`pool_of`.
+
+    Returns:
+        Whether it was done. If not, because of labels out of range, of logits that are NaN, inf or
+        -inf in a whole row, of a label on a missing class, or of missing classes where the rule
+        makes more of them than the kernel knows, the outputs hold nothing of use.
+    """
+    entry = library().entry
+    extra = coefficients(rule.penalties)
+    if entry is None or extra is None:
+        return False
+    n, k = shape
+    flags = HAS_IGNORE * (ignore_index is not None) | WEIGHT_BY_CLASS * (weighting == "class")
+    if prior and rule.base.PRIOR == "by_class":
+        flags |= PRIOR_BY_CLASS
+    if type(rule.base).mixing is not Base.mixing:
+        flags |= NO_MASKED  # the share depends on how many classes a row has
+    address, share = (alpha, 0.0) if isinstance(alpha, int) else (0, alpha)
+    arguments = (
+        *(logits, gradient, loss, labels, counted, address, prior, weight, scale, pool),
+        *(n, k, stride, ignore_index or 0),
+        *(share, extra.lse, extra.mean, extra.max, extra.expected),
+        *(DTYPES[dtype], REDUCTIONS[reduction], min(threads, n * k // LOGITS_A_THREAD), flags),
+    )
+    return entry(CALL.pack(*arguments)) == 0
+
+
+@lru_cache(maxsize=8)
+def pool_of(path: str) -> int:
+    """The address of ``GOMP_parallel`` in a library or one that it leans on; 0 if there is none.
+
+    ``libtorch_cpu`` leads to the OpenMP library that torch itself runs on: its threads, no others.
+    """
+    try:
+        function = ctypes.CDLL(path).GOMP_parallel
+    except (OSError, AttributeError):
+        return 0
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def _self_check(entry: Callable[[bytes], int]) -> str:
+    """A small batch against the reference; an empty string, or what came out wrong."""
+    from softhot.core.losses import cross_entropy_and_gradient
+
+    random = np.random.default_rng(0)
+    for k in (2, 10, 33, 2500):
+        logits = (4 * random.standard_normal((17, k))).astype(np.float32)
+        labels = random.integers(k, size=17)
+        loss, gradient = np.empty(1, np.float32), np.empty_like(logits)
+        pointers = [a.ctypes.data for a in (logits, gradient, loss, labels)]
+        arguments = (*pointers, *[0] * 6, 17, k, k, 0, 0.1, *[0.0] * 4, 0, 2, 1, 0)
+        if entry(CALL.pack(*arguments)):
+            return f"it refuses a batch of {k} classes"
+        wide = logits.astype(np.float64)
+        right = cross_entropy_and_gradient(wide, labels, Uniform(0.1), reduction="mean")
+        if not np.allclose(loss, right[0], rtol=1e-5) or not np.allclose(
+            gradient, right[1], rtol=1e-4, atol=1e-6 / 17
+        ):
+            return f"loss or gradient of {k} classes"
+    return ""
+
+
+if sys.byteorder != "little":  # bfloat16 and float16 are taken apart as little-endian words
+    LIBRARY = FOLDER / "none"
