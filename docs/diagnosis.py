@@ -26,8 +26,8 @@ import torch.nn.functional as F
 
 import softhot
 import softhot.torch
-from softhot.core.diagnose import Diagnosis, diagnose
-from softhot.core.mistakes import CHECKS
+from softhot.core.diagnosis.diagnose import Diagnosis, diagnose
+from softhot.core.diagnosis.mistakes import CHECKS
 
 PAGE = Path(__file__).with_suffix(".md")
 E = 0.1  # the argument passed to everything

@@ -25,7 +25,7 @@ from foreign import (
     uniform,
 )
 from softhot import CONVENTIONS, InputError
-from softhot.core.diagnose import diagnose
+from softhot.core.diagnosis.diagnose import diagnose
 
 # Every convention, with its alpha
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from foreign import TorchSmoothed, log_softmax, loss_of, names, targets_of, torch_uniform, uniform
-from softhot.core.diagnose import diagnose
-from softhot.core.mistakes import CHECKS
+from softhot.core.diagnosis.diagnose import diagnose
+from softhot.core.diagnosis.mistakes import CHECKS
 
 
 def masked_loss(mask_smooth_term=True, inverted=False, divide=True):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from foreign import names
-from softhot.core.mistakes import CHECKS
+from softhot.core.diagnosis.mistakes import CHECKS
 
 ROOT = Path(__file__).parent.parent
 

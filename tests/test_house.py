@@ -13,14 +13,20 @@ ROOT = Path(softhot.__file__).parent
 FLOORS = {
     "core": 0,
     **dict.fromkeys(("kernels", "metrics", "calibration", "datasets", "files"), 1),
-    "torch": 2,
+    **dict.fromkeys(("torch", "jax", "keras", "sklearn", "boosting"), 2),
+    **dict.fromkeys(("huggingface", "lightning", "sklearn_keras"), 2),
     **dict.fromkeys(("studies", "judge"), 3),
     "plots": 4,
     "report": 5,
     "cli": 6,
 }
 # Within a floor: what leans on what.
-NEIGHBOURS = {("calibration", "metrics"), ("files", "metrics")}
+NEIGHBOURS = {
+    *{("huggingface", "torch"), ("lightning", "torch")},
+    *{("sklearn_keras", "sklearn"), ("sklearn_keras", "keras")},
+    ("calibration", "metrics"),
+    ("files", "metrics"),
+}
 PARTS = {path.stem for path in ROOT.iterdir() if path.stem != "__init__"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

@@ -18,6 +18,9 @@ from softhot.core.check import InputError as InputError
 from softhot.core.check import SofthotWarning as SofthotWarning
 from softhot.core.conventions import CONVENTIONS as CONVENTIONS
 from softhot.core.conventions import convert_alpha as convert_alpha
+from softhot.core.diagnosis import Diagnosis as Diagnosis
+from softhot.core.diagnosis import Mistake as Mistake
+from softhot.core.diagnosis import diagnose as diagnose
 from softhot.core.explain import Explanation as Explanation
 from softhot.core.explain import explain as explain
 from softhot.core.inverse import desmooth as desmooth

@@ -33,6 +33,7 @@ from softhot.core.targets import (
     check_labels,
     check_mask,
     make_target,
+    off_one,
 )
 
 WEIGHTING = OneOf("sample", "class")
@@ -86,8 +87,8 @@ def cross_entropy(
         reduction: ``"none"`` (rows left out are 0), ``"sum"``, or ``"mean"``: the sum over the
             summed weights of the rows that count, 0 if none does.
         validate: look at values. False trusts them; shapes and dtypes are always checked. What JAX
-            or TensorFlow traces has no values yet: there a row whose class id is out of range or
-            not allowed, or whose alpha is out of range, has loss and gradient NaN.
+            or TensorFlow traces has no values yet: there a row whose label or alpha would raise
+            has loss and gradient NaN.
 
     Returns:
         ``(...)`` or a scalar: float64 for float64 logits, float32 for everything narrower.
@@ -180,12 +181,6 @@ class Batch:
         labels = check_labels(
             xp, labels, num_classes, soft=soft, counted=self.counted, validate=validate
         )
-        valid = None  # where labels are traced, nobody can raise: NaN says so
-        if validate and not soft and not is_concrete(labels, self.counted):
-            valid = (labels >= 0) & (labels < num_classes)
-            labels = xp.where(valid, labels, xp.zeros_like(labels))
-        if valid is not None:
-            valid = valid & (take_class(xp, logits, labels) > -xp.inf)
         if validate and is_concrete(logits):
             _check_values(xp, logits)
         if allowed is not None:
@@ -195,8 +190,10 @@ class Batch:
             allowed = broadcast(xp, "allowed", allowed, tuple(logits.shape))
             if self.counted is not None:
                 allowed = allowed | self.column(~self.counted)
-            if valid is not None:
-                valid = valid & take_class(xp, allowed, labels)
+        valid = None  # where values are traced, nobody can raise: NaN says so
+        if validate and not is_concrete(labels, logits, self.counted):
+            valid = _valid(xp, labels, soft, logits, allowed)
+            labels = labels if soft else xp.where(valid, labels, xp.zeros_like(labels))
         target = make_target(
             *(xp, labels, self.rule.base, num_classes),
             allowed=_finite(xp, logits, allowed, validate),
@@ -377,6 +374,19 @@ def _check_values(xp: Any, logits: Array) -> None:
     if bool(xp.any(lost)):
         at = first_true(xp, lost)
         raise InputError(f"logits{position(at)}", "a row with a finite logit", "-inf everywhere")
+
+
+def _valid(xp: Any, labels: Array, soft: bool, logits: Array, allowed: Array | None) -> Array:
+    """The rows whose labels are what :func:`check_labels` lets pass, on classes with a logit."""
+    k = logits.shape[-1]
+    if soft:
+        support = logits > -xp.inf if allowed is None else (logits > -xp.inf) & allowed
+        fits = (labels == 0) | ((labels > 0) & support)
+        return xp.all(fits, axis=-1) & ~off_one(xp, labels, 1e-6 * k**0.5)[1]
+    valid = (labels >= 0) & (labels < k)
+    safe = xp.where(valid, labels, xp.zeros_like(labels))
+    valid = valid & (take_class(xp, logits, safe) > -xp.inf)
+    return valid if allowed is None else valid & take_class(xp, allowed, safe)
 
 
 def _finite(xp: Any, logits: Array, allowed: Array | None, look: bool) -> Array | None:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from softhot.core.conventions import CONVENTIONS, Convention
-from softhot.core.probe import Array, lse, sigmoid, softmax
+from softhot.core.diagnosis.probe import Array, lse, sigmoid, softmax
 
 ROUNDING = 2e-7  # of targets that went through float32 on their way into a float64 loss
 # A form fits if it leaves less than this share of how much the loss varies. Plain cross entropy may
@@ -36,7 +36,7 @@ class Form:
         of: what stands in for the logits.
         response: what is linear, from the loss.
         family: ``"softmax"`` (one label a row) or ``"sigmoid"`` (K independent labels).
-        gives: what the loss is given (see :data:`softhot.core.probe.GIVES`) when it has this form.
+        gives: what the loss is given (see :data:`.probe.GIVES`) when it has this form.
     """
 
     mass: Callable[[Array], Array]

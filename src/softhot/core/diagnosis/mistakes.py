@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from softhot.core import checks
-from softhot.core.case import Case
-from softhot.core.identify import SLIPS
-from softhot.core.probe import Refused
+from softhot.core.diagnosis import checks
+from softhot.core.diagnosis.case import Case
+from softhot.core.diagnosis.identify import SLIPS
+from softhot.core.diagnosis.probe import Refused
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from softhot.core.conventions import CONVENTIONS
-from softhot.core.identify import (
+from softhot.core.diagnosis.identify import (
     SLIPS,
     Reading,
     class_weights,
@@ -22,7 +22,7 @@ from softhot.core.identify import (
     skipped_class,
     two_values,
 )
-from softhot.core.probe import Array, Foreign, Refused
+from softhot.core.diagnosis.probe import Array, Foreign, Refused
 
 Pair = tuple[float, float]
 Second = Callable[["Case"], tuple[float, float, int] | None]
@@ -40,7 +40,7 @@ class Case:
         ignore_index: the id of rows to leave out.
         make: from the argument to a subject like this one.
         family: ``"softmax"`` or ``"sigmoid"``.
-        form: key of :data:`softhot.core.identify.FORMS`; empty if none fits.
+        form: key of :data:`softhot.core.diagnosis.identify.FORMS`; empty if none fits.
         rows: label -> ``(K,)`` target as found, whatever its sum.
         shares: label -> ``(K,)``, the prediction for which the loss is least.
         masses: label -> coefficient of the log-sum-exp (losses of logits with one label a row).

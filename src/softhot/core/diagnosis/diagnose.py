@@ -8,18 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from softhot.core.case import Case
 from softhot.core.check import InputError, Interval, OneOf
-from softhot.core.examine import (
+from softhot.core.diagnosis.case import Case
+from softhot.core.diagnosis.examine import (
     ASKED,
     examine_function,
     examine_loss,
     examine_targets,
     training,
 )
-from softhot.core.identify import shortest
-from softhot.core.mistakes import Mistake, mistakes_in
-from softhot.core.probe import INPUTS, ORDERS, TAKES, Refused, loss_ways, target_ways
+from softhot.core.diagnosis.identify import shortest
+from softhot.core.diagnosis.mistakes import Mistake, mistakes_in
+from softhot.core.diagnosis.probe import INPUTS, ORDERS, TAKES, Refused, loss_ways, target_ways
 
 KINDS = OneOf("loss", "targets", "target function")
 CLASSES = Interval(2, float("inf"), "[)", integer=True)

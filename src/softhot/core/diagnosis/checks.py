@@ -1,7 +1,7 @@
-"""What the checks of :mod:`softhot.core.mistakes` look at: from a case to the evidence, or None.
+"""What the checks of :mod:`.mistakes` look at: from a case to the evidence, or None.
 
 Evidence is a sentence with numbers. A check looks at what was found, or calls the function once
-more; a function that refuses what a check tries (:class:`~softhot.core.probe.Refused`) is right to.
+more; a function that refuses what a check tries (:class:`.probe.Refused`) is right to.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from softhot.core.case import Case
-from softhot.core.identify import SLIPS
-from softhot.core.probe import Array, Refused, is_keras_loss, is_torch_module
+from softhot.core.diagnosis.case import Case
+from softhot.core.diagnosis.identify import SLIPS
+from softhot.core.diagnosis.probe import Array, Refused, is_keras_loss, is_torch_module
 
 HUGE = 7500  # classes: in float16 a sum over so many log-probabilities overflows
 Look = Callable[[Case], str | None]

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from softhot.core.array import as_arrays
-from softhot.core.case import Case, name_target
 from softhot.core.check import InputError, Interval
-from softhot.core.identify import (
+from softhot.core.diagnosis.case import Case, name_target
+from softhot.core.diagnosis.identify import (
     FORMS,
     Fit,
     Reading,
@@ -23,7 +23,7 @@ from softhot.core.identify import (
     shortest,
     two_values,
 )
-from softhot.core.probe import (
+from softhot.core.diagnosis.probe import (
     GIVES,
     Array,
     Foreign,
