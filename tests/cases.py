@@ -78,7 +78,28 @@ def too_wide(z, margin):
     return sum(max(0, max(z) - x - margin) for x in z)
 
 
+def tenth(y):
+    return y / 10
+
+
+def counted(*counts):
+    return lambda y, given: counts
+
+
+def alike(y, given):
+    return ALIKE[y]
+
+
+def come(y, given):
+    return given
+
+
+def top(z):
+    return max(z) - sum(z) / len(z)
+
+
 HARD_ROW = (0, 1, 0, 0, 0)
+TENTH_ROW = (0.025, 0.9, 0.025, 0.025, 0.025)
 UNIFORM_ROW = (0.02, 0.92, 0.02, 0.02, 0.02)
 E1, E2, E3 = (math.exp(-d) for d in (1, 2, 3))
 ORDINAL = tuple(v / (E1 + 1 + E1 + E2 + E3) for v in (E1, 1, E1, E2, E3))
@@ -99,46 +120,170 @@ def mixed(a, row, y=1):
 CASES = (
     Case("hard", Uniform(0.0), 0, flat, HARD_ROW),
     Case("uniform", Uniform(0.1), 0.1, flat, UNIFORM_ROW),
-    Case("uniform per class", Uniform(PERCLASS), lambda y: y / 10, flat, UNIFORM_ROW),
-    Case("uniform per sample", Uniform(PerSample()), None, flat, (0.025, 0.9, 0.025, 0.025, 0.025), {"alpha": SHARES}),
-    Case("others", Others(0.1), 0.1, others, (0.025, 0.9, 0.025, 0.025, 0.025)),
-    Case("others per class", Others(PERCLASS), lambda y: y / 10, others, (0.025, 0.9, 0.025, 0.025, 0.025)),
-    Case("others per sample", Others(PerSample()), None, others, (0.03125, 0.875, 0.03125, 0.03125, 0.03125), {"alpha": SHARES}),
-    Case("prior", Prior(0.1, (1, 2, 3, 4, 10)), 0.1, lambda y, given: [1, 2, 3, 4, 10], (0.005, 0.91, 0.015, 0.02, 0.05)),
-    Case("prior, tempered", Prior(0.1, (1, 4, 9, 16, 400), 2.0), 0.1, lambda y, given: [1, 2, 3, 4, 20], mixed(0.1, (1, 2, 3, 4, 20))),
-    Case("prior per class", Prior(PERCLASS, (1, 2, 3, 4, 10)), lambda y: y / 10, lambda y, given: [1, 2, 3, 4, 10], (0.005, 0.91, 0.015, 0.02, 0.05)),
-    Case("similarity", Similarity(0.2, ALIKE), 0.2, lambda y, given: ALIKE[y], (0.08, 0.8, 0.08, 0.02, 0.02)),
-    Case("similarity, whole", Similarity(1.0, ALIKE), 1, lambda y, given: ALIKE[y], (0.4, 0, 0.4, 0.1, 0.1)),
-    Case("similarity per class", Similarity(PERCLASS, ALIKE), lambda y: y / 10, lambda y, given: ALIKE[y], (0.04, 0.9, 0.04, 0.01, 0.01)),
+    Case("uniform per class", Uniform(PERCLASS), tenth, flat, UNIFORM_ROW),
+    Case("uniform per sample", Uniform(PerSample()), None, flat, TENTH_ROW, {"alpha": SHARES}),
+    Case("others", Others(0.1), 0.1, others, TENTH_ROW),
+    Case("others per class", Others(PERCLASS), tenth, others, TENTH_ROW),
+    Case(
+        "others per sample",
+        Others(PerSample()),
+        None,
+        others,
+        (0.03125, 0.875, 0.03125, 0.03125, 0.03125),
+        {"alpha": SHARES},
+    ),
+    Case(
+        "prior",
+        Prior(0.1, (1, 2, 3, 4, 10)),
+        0.1,
+        counted(1, 2, 3, 4, 10),
+        (0.005, 0.91, 0.015, 0.02, 0.05),
+    ),
+    Case(
+        "prior, tempered",
+        Prior(0.1, (1, 4, 9, 16, 400), 2.0),
+        0.1,
+        counted(1, 2, 3, 4, 20),
+        mixed(0.1, (1, 2, 3, 4, 20)),
+    ),
+    Case(
+        "prior per class",
+        Prior(PERCLASS, (1, 2, 3, 4, 10)),
+        tenth,
+        counted(1, 2, 3, 4, 10),
+        (0.005, 0.91, 0.015, 0.02, 0.05),
+    ),
+    Case("similarity", Similarity(0.2, ALIKE), 0.2, alike, (0.08, 0.8, 0.08, 0.02, 0.02)),
+    Case("similarity, whole", Similarity(1.0, ALIKE), 1, alike, (0.4, 0, 0.4, 0.1, 0.1)),
+    Case(
+        "similarity per class",
+        Similarity(PERCLASS, ALIKE),
+        tenth,
+        alike,
+        (0.04, 0.9, 0.04, 0.01, 0.01),
+    ),
     Case("ordinal", Ordinal(), 1, falling(lambda y, k: abs(y - k)), ORDINAL),
-    Case("ordinal, squared", Ordinal(0.5, 0.1, "squared", RANKS), 0.5, falling(lambda y, k: (RANKS[y] - RANKS[k]) ** 2 / 10), mixed(0.5, SQUARED)),
-    Case("ordinal, log", Ordinal(0.5, 1.0, "log", (1, 2, 4, 8, 16)), 0.5, falling(lambda y, k: OCTAVE * (y - k) ** 2), mixed(0.5, LOG)),
-    Case("online", Online(0.5), 0.5, lambda y, given: given[y], mixed(0.5, ROWS[1]), {"prior": ROWS}),
-    Case("teacher", Teacher(0.5), 0.5, lambda y, given: given, mixed(0.5, TEACHER[1]), {"prior": TEACHER, "by_row": True}),
-    Case("teacher, softened", Teacher(0.25, 2.0), 0.25, lambda y, given: [t**0.5 for t in given], mixed(0.25, TEACHER[1] ** 0.5), {"prior": TEACHER, "by_row": True}),
-    Case("teacher per sample", Teacher(PerSample()), None, lambda y, given: given, mixed(0.125, TEACHER[1]), {"prior": TEACHER, "by_row": True, "alpha": SHARES}),
+    Case(
+        "ordinal, squared",
+        Ordinal(0.5, 0.1, "squared", RANKS),
+        0.5,
+        falling(lambda y, k: (RANKS[y] - RANKS[k]) ** 2 / 10),
+        mixed(0.5, SQUARED),
+    ),
+    Case(
+        "ordinal, log",
+        Ordinal(0.5, 1.0, "log", (1, 2, 4, 8, 16)),
+        0.5,
+        falling(lambda y, k: OCTAVE * (y - k) ** 2),
+        mixed(0.5, LOG),
+    ),
+    Case(
+        "online", Online(0.5), 0.5, lambda y, given: given[y], mixed(0.5, ROWS[1]), {"prior": ROWS}
+    ),
+    Case(
+        "teacher",
+        Teacher(0.5),
+        0.5,
+        come,
+        mixed(0.5, TEACHER[1]),
+        {"prior": TEACHER, "by_row": True},
+    ),
+    Case(
+        "teacher, softened",
+        Teacher(0.25, 2.0),
+        0.25,
+        lambda y, given: [t**0.5 for t in given],
+        mixed(0.25, TEACHER[1] ** 0.5),
+        {"prior": TEACHER, "by_row": True},
+    ),
+    Case(
+        "teacher per sample",
+        Teacher(PerSample()),
+        None,
+        come,
+        mixed(0.125, TEACHER[1]),
+        {"prior": TEACHER, "by_row": True, "alpha": SHARES},
+    ),
     Case("negative", NegativeUniform(-0.25), -0.25, flat, (-0.05, 1.2, -0.05, -0.05, -0.05)),
     Case("focal", Focal(2.0), 0, flat, HARD_ROW, loss=lambda p, m: -((1 - p) ** 2) * m.log(p)),
-    Case("focal, fractional", Focal(0.5), 0, flat, HARD_ROW, loss=lambda p, m: -((1 - p) ** m.mpf(0.5)) * m.log(p)),
-    Case("confidence penalty", ConfidencePenalty(0.25), 0, flat, HARD_ROW, penalty=lambda z, p, m: -entropy(p, m) / 4),
-    Case("confidence penalty, hinge", ConfidencePenalty(0.25, 0.5), 0, flat, HARD_ROW, penalty=lambda z, p, m: max(0, 0.5 - entropy(p, m)) / 4),
-    Case("maxsup", MaxSup(0.125), 0, flat, HARD_ROW, penalty=lambda z, p, m: (max(z) - sum(z) / len(z)) / 8),
-    Case("margin", Margin(0.125, 3.0), 0, flat, HARD_ROW, penalty=lambda z, p, m: too_wide(z, 3) / 8),
-    Case("uniform and penalties", Uniform(0.1) + MaxSup(0.125) + Margin(0.125, 3.0) + ConfidencePenalty(0.25), 0.1, flat, UNIFORM_ROW, penalty=lambda z, p, m: (max(z) - sum(z) / len(z) + too_wide(z, 3)) / 8 - entropy(p, m) / 4),
-    Case("focal and a penalty", Focal(2.0) + MaxSup(0.125), 0, flat, HARD_ROW, penalty=lambda z, p, m: (max(z) - sum(z) / len(z)) / 8, loss=lambda p, m: -((1 - p) ** 2) * m.log(p)),
-)  # fmt: skip
+    Case(
+        "focal, fractional",
+        Focal(0.5),
+        0,
+        flat,
+        HARD_ROW,
+        loss=lambda p, m: -((1 - p) ** m.mpf(0.5)) * m.log(p),
+    ),
+    Case(
+        "confidence penalty",
+        ConfidencePenalty(0.25),
+        0,
+        flat,
+        HARD_ROW,
+        penalty=lambda z, p, m: -entropy(p, m) / 4,
+    ),
+    Case(
+        "confidence penalty, hinge",
+        ConfidencePenalty(0.25, 0.5),
+        0,
+        flat,
+        HARD_ROW,
+        penalty=lambda z, p, m: max(0, 0.5 - entropy(p, m)) / 4,
+    ),
+    Case("maxsup", MaxSup(0.125), 0, flat, HARD_ROW, penalty=lambda z, p, m: top(z) / 8),
+    Case(
+        "margin", Margin(0.125, 3.0), 0, flat, HARD_ROW, penalty=lambda z, p, m: too_wide(z, 3) / 8
+    ),
+    Case(
+        "uniform and penalties",
+        Uniform(0.1) + MaxSup(0.125) + Margin(0.125, 3.0) + ConfidencePenalty(0.25),
+        0.1,
+        flat,
+        UNIFORM_ROW,
+        penalty=lambda z, p, m: (top(z) + too_wide(z, 3)) / 8 - entropy(p, m) / 4,
+    ),
+    Case(
+        "focal and a penalty",
+        Focal(2.0) + MaxSup(0.125),
+        0,
+        flat,
+        HARD_ROW,
+        penalty=lambda z, p, m: top(z) / 8,
+        loss=lambda p, m: -((1 - p) ** 2) * m.log(p),
+    ),
+)
 
 # A binary rule and the targets of the rows (1, 0, 0, 1, 0) and (0, 0, 1, 0, 0), by hand.
 BINARY = (
     ("bernoulli", Bernoulli(0.1), ((0.95, 0.05, 0.05, 0.95, 0.05), (0.05, 0.05, 0.95, 0.05, 0.05))),
-    ("prevalence", Prevalence(0.1, (0.5, 0.1, 0, 1, 0.2)), ((0.95, 0.01, 0, 1, 0.02), (0.05, 0.01, 0.9, 0.1, 0.02))),
-    ("prevalence, one", Prevalence(0.1, (0.2,)), ((0.92, 0.02, 0.02, 0.92, 0.02), (0.02, 0.02, 0.92, 0.02, 0.02))),
+    (
+        "prevalence",
+        Prevalence(0.1, (0.5, 0.1, 0, 1, 0.2)),
+        ((0.95, 0.01, 0, 1, 0.02), (0.05, 0.01, 0.9, 0.1, 0.02)),
+    ),
+    (
+        "prevalence, one",
+        Prevalence(0.1, (0.2,)),
+        ((0.92, 0.02, 0.02, 0.92, 0.02), (0.02, 0.02, 0.92, 0.02, 0.02)),
+    ),
     ("one-sided", OneSided(0.1), ((0.9, 0, 0, 0.9, 0), (0, 0, 0.9, 0, 0))),
-    ("one-sided, negative", OneSided(0.1, "negative"), ((1, 0.1, 0.1, 1, 0.1), (0.1, 0.1, 1, 0.1, 0.1))),
-    ("mass-preserving", MassPreserving(0.1), ((0.94, 0.04, 0.04, 0.94, 0.04), (0.02, 0.02, 0.92, 0.02, 0.02))),
+    (
+        "one-sided, negative",
+        OneSided(0.1, "negative"),
+        ((1, 0.1, 0.1, 1, 0.1), (0.1, 0.1, 1, 0.1, 0.1)),
+    ),
+    (
+        "mass-preserving",
+        MassPreserving(0.1),
+        ((0.94, 0.04, 0.04, 0.94, 0.04), (0.02, 0.02, 0.92, 0.02, 0.02)),
+    ),
     ("platt", Platt(3.0, 8.0), ((0.8, 0.1, 0.1, 0.8, 0.1), (0.1, 0.1, 0.8, 0.1, 0.1))),
-    ("platt per label", Platt((3, 0, 3, 8, 3), (8, 2, 8, 0, 8)), ((0.8, 0.25, 0.1, 0.9, 0.1), (0.1, 0.25, 0.8, 0.5, 0.1))),
-)  # fmt: skip
+    (
+        "platt per label",
+        Platt((3, 0, 3, 8, 3), (8, 2, 8, 0, 8)),
+        ((0.8, 0.25, 0.1, 0.9, 0.1), (0.1, 0.25, 0.8, 0.5, 0.1)),
+    ),
+)
 
 
 def make_batch(case, seed=0, scale=None):
