@@ -1,8 +1,10 @@
 """Gradient boosting: the libraries' own objectives without smoothing, expansion with it."""
 
 import pickle
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import lightgbm
 import numpy as np
@@ -389,3 +391,10 @@ softhot.boosting.catboost_objective(0.1, 3, soft_labels=True)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'softhot[catboost]'" in done.stderr
+
+
+def test_example():
+    path = Path(__file__).parent.parent / "examples" / "boosting_digits.py"
+    confidence = runpy.run_path(str(path))["main"]()
+    for name in ("XGBoost", "LightGBM", "CatBoost"):
+        assert confidence[name, 0.1] < confidence[name, 0.0]

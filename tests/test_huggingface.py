@@ -1,8 +1,10 @@
 """Hugging Face: real runs of Trainer, tiny, offline, from configurations."""
 
 import os
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -248,3 +250,9 @@ def test_a_missing_framework_names_the_extra():
     code = "import sys; sys.modules['torch'] = None; import softhot.huggingface"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'softhot[huggingface]'" in done.stderr
+
+
+def test_example():
+    path = Path(__file__).parent.parent / "examples" / "huggingface_digits.py"
+    report = runpy.run_path(str(path))["main"](steps=3)
+    assert {"eval_nll", "eval_gap"} <= set(report[0.1])

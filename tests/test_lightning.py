@@ -1,8 +1,10 @@
 """Lightning: real runs, and metrics that are those of the whole epoch."""
 
+import runpy
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -205,3 +207,10 @@ def test_a_missing_framework_names_the_extra():
     code = "import sys; sys.modules['lightning'] = None; import softhot.lightning"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'softhot[lightning]'" in done.stderr
+
+
+def test_example(tmp_path, monkeypatch):
+    path = Path(__file__).parent.parent / "examples" / "lightning_digits.py"
+    monkeypatch.chdir(tmp_path)
+    report = runpy.run_path(str(path))["main"](epochs=3)
+    assert report[0.1]["val_gap"] < report[0.0]["val_gap"]

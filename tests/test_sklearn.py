@@ -2,8 +2,10 @@
 
 import os
 import pickle
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,6 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.estimator_checks import estimator_checks_generator
+from threadpoolctl import threadpool_limits
 
 import softhot
 from softhot import InputError, SofthotWarning
@@ -40,6 +43,13 @@ RULES = [
     softhot.Ordinal(scale=2.0),
     softhot.Similarity(0.1, ((0, 1, 0), (1, 0, 0), (0.5, 0.5, 0))),
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Threads that wait for each other take a hundred times as long on matrices this small."""
+    with threadpool_limits(1):
+        yield
 
 
 def iris(n=150, seed=0):
@@ -393,3 +403,10 @@ def test_a_missing_framework_names_the_extra():
     code = "import sys; sys.modules['sklearn'] = None; import softhot.sklearn"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'softhot[sklearn]'" in done.stderr
+
+
+def test_example(capsys):
+    path = Path(__file__).parent.parent / "examples" / "sklearn_digits.py"
+    search = runpy.run_path(str(path))["main"]()
+    assert search.best_score_ > -0.6
+    assert "accuracy on new data 0.9" in capsys.readouterr().out

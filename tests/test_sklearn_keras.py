@@ -3,8 +3,10 @@
 import os
 import pickle
 import random
+import runpy
 import subprocess
 import sys
+from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before Keras is imported
 
@@ -188,3 +190,9 @@ def test_a_missing_framework_names_the_extra():
     code = "import sys; sys.modules['keras'] = None; import softhot.sklearn_keras"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "pip install 'softhot[keras,sklearn]'" in done.stderr
+
+
+def test_example():
+    path = Path(__file__).parent.parent / "examples" / "sklearn_keras_grid.py"
+    search = runpy.run_path(str(path))["main"](epochs=1)
+    assert len(search.cv_results_["params"]) == 3

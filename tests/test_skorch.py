@@ -1,5 +1,8 @@
 """skorch takes the PyTorch loss as it is: it looks for ``nn.CrossEntropyLoss`` and finds it."""
 
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -87,3 +90,9 @@ def test_grid_search_over_smoothing_and_rules():
     search.fit(X, y)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert clone(search.best_estimator_).criterion is CrossEntropyLoss
+
+
+def test_example():
+    path = Path(__file__).parent.parent / "examples" / "skorch_digits.py"
+    search = runpy.run_path(str(path))["main"](epochs=1)
+    assert len(search.cv_results_["params"]) == 4
