@@ -75,9 +75,8 @@ def cross_entropy(
             :func:`softhot.cross_entropy`.
         reduction: ``"none"`` as in optax, ``"sum"``, or ``"mean"`` over the rows that count.
         validate: look at values. Values that are traced cannot be looked at, so under ``jit`` no
-            error can be raised: **a row whose class id is out of range or not allowed, or whose
-            alpha is out of range, has loss and gradient NaN** (optax takes -1 for the last class).
-            Label distributions are not checked there. Shapes, dtypes and rules always are.
+            error can be raised: **a row whose label or alpha would raise has loss and gradient
+            NaN**; optax takes -1 for the last class. Shapes, dtypes and rules always raise.
 
     Returns:
         ``(...)`` or a scalar: float64 for float64 logits, float32 for everything narrower. It can
@@ -222,7 +221,7 @@ class _Fused(Batch):
     def slope(self) -> Array:
         shifted, total, _ = self.statistics
         label = one_hot(jnp, self.target.labels, shifted.shape[-1], bool)
-        wrong = 0.0
+        wrong: Any = 0.0
         if not self.is_hard:
             wrong = jnp.where(shifted > -jnp.inf, (self.alpha / self.gap[1])[..., None], 0)
         right = jnp.asarray(1 - self.alpha)[..., None]
