@@ -100,9 +100,9 @@ def _block(
     finite = mean = None
     if isinstance(alpha, Tensor) or alpha != 0:
         total = s.sum(-1, keepdim=True)
-        if _may_hold_minus_inf(total):
+        if may_hold_minus_inf(total):
             finite = s != -math.inf
-            k = finite.sum(-1, keepdim=True)
+            k = finite.sum(-1, keepdim=True, dtype=wide)
             total = s.where(finite, 0).sum(-1, keepdim=True)
         alpha = mixing(alpha, k.clamp(min=2) if isinstance(k, Tensor) else k)
         mean = total / k
@@ -135,7 +135,7 @@ def _block(
     return loss
 
 
-def _may_hold_minus_inf(total: Tensor) -> bool:
+def may_hold_minus_inf(total: Tensor) -> bool:
     """Whether a row may have a -inf logit; only a CPU can be asked without waiting for it."""
     return total.device.type != "cpu" or bool((total == -math.inf).any())
 

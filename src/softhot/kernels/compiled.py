@@ -38,7 +38,7 @@ def loss(
     value = torch.log1p(rest + torch.expm1(true))
     if isinstance(alpha, Tensor) or alpha != 0:
         finite = s != -math.inf
-        count = finite.sum(-1)
+        count = finite.sum(-1, dtype=z.dtype)
         alpha = mixing(alpha, count.clamp(min=2))
         value = value - alpha * torch.where(finite, s, 0).sum(-1) / count
     value = value - (1 - alpha) * true

@@ -22,3 +22,4 @@ from softhot.torch.functional import (
 from softhot.torch.functional import cross_entropy as cross_entropy
 from softhot.torch.modules import BCEWithLogitsLoss as BCEWithLogitsLoss
 from softhot.torch.modules import CrossEntropyLoss as CrossEntropyLoss
+from softhot.torch.vocabulary import vocab_parallel_cross_entropy as vocab_parallel_cross_entropy

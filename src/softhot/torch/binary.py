@@ -11,14 +11,16 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from softhot.core.binary import (
+    Bernoulli,
     BinaryRule,
     binary_cross_entropy_and_gradient,
     smooth_binary_labels,
 )
+from softhot.core.binary import _check_rule as check_binary_rule
 from softhot.core.check import InputError
 from softhot.core.targets import broadcast
-from softhot.kernels.chunked import CPU_BLOCK
-from softhot.torch.closed_form import is_wrapper, slices, wide
+from softhot.kernels import chunked
+from softhot.torch.closed_form import check_once, is_wrapper, slices, wide
 
 
 @dataclass(frozen=True)
@@ -117,16 +119,24 @@ class Binary:
     def _cuts(self, logits: Tensor) -> Any:
         """Slices of the first axis that fit the cache, or all at once."""
         labels_along_rows = logits.ndim and self.options["axis"] % logits.ndim == 0
-        small = logits.numel() <= CPU_BLOCK or logits.device.type != "cpu"
+        small = logits.numel() <= chunked.CPU_BLOCK or logits.device.type != "cpu"
         if not logits.ndim or labels_along_rows or small or is_wrapper(logits):
             return [...]
-        return slices(len(logits), CPU_BLOCK * len(logits) // logits.numel())
+        return slices(len(logits), chunked.CPU_BLOCK * len(logits) // logits.numel())
 
 
 def _cut(value: Tensor | None, logits: Tensor, cut: Any) -> Tensor | None:
     if value is None or cut is ... or value.ndim < logits.ndim or len(value) == 1:
         return value
     return value[cut]
+
+
+def binary_rule_of(rule: BinaryRule | None, label_smoothing: float) -> BinaryRule:
+    """The rule that a call asks for, by itself or by its strength."""
+    if rule is None:
+        return Bernoulli(label_smoothing)
+    check_once(label_smoothing)
+    return check_binary_rule(rule)
 
 
 def binary_loss(

@@ -11,11 +11,10 @@ from torch import Tensor
 
 from softhot.core.check import InputError
 from softhot.core.losses import Batch
-from softhot.core.rule import Rule
+from softhot.core.rule import Rule, Uniform, check_rule
 from softhot.core.weights import PerClass, PerSample
-from softhot.kernels import choose
-from softhot.kernels.chunked import CPU_BLOCK, loss_and_gradient
-from softhot.torch.closed_form import is_wrapper, slices, wide
+from softhot.kernels import choose, chunked
+from softhot.torch.closed_form import check_once, is_wrapper, slices, wide
 
 IDS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 BY_ROW = ("where", "alpha")
@@ -105,6 +104,7 @@ class Categorical:
                 return None
             seen = alpha if counted is None or not look else alpha[counted]
             least, worst = _extremes(seen, look and seen.numel())
+            alpha = alpha.to(wide(logits))
             if look and seen.numel() and not (least in allowed and worst in allowed):
                 return None
         elif options["alpha"] is not None:
@@ -141,7 +141,11 @@ class Categorical:
         normalizer: Any = None
         if self.reduction == "mean":
             if weight is None:
-                normalizer = labels.numel() if counted is None else counted.sum().clamp_(min=1)
+                normalizer = (
+                    labels.numel()
+                    if counted is None
+                    else counted.sum(dtype=wide(logits)).clamp_(min=1)
+                )
             else:
                 normalizer = weight.sum()
                 normalizer = normalizer.where(normalizer > 0, 1)
@@ -150,7 +154,7 @@ class Categorical:
             scale = upstream * scale
         elif normalizer is not None and gradient:
             scale = scale / normalizer
-        rows, slopes = loss_and_gradient(
+        rows, slopes = chunked.loss_and_gradient(
             logits.movedim(1, -1) if logits.ndim > 2 else logits,
             labels,
             alpha,
@@ -192,9 +196,9 @@ class Categorical:
             value for value in (self.target, *self.options.values()) if hasattr(value, "shape")
         ]
         cuttable = logits.ndim > 1 and all(isinstance(value, Tensor) for value in given)
-        if not cuttable or logits.numel() <= CPU_BLOCK or logits.device.type != "cpu":
+        if not cuttable or logits.numel() <= chunked.CPU_BLOCK or logits.device.type != "cpu":
             return [...]
-        return slices(len(logits), CPU_BLOCK * len(logits) // logits.numel())
+        return slices(len(logits), chunked.CPU_BLOCK * len(logits) // logits.numel())
 
     def _batch(self, logits: Tensor, cut: Any, whole: bool) -> Batch:
         """The core's view of these rows.
@@ -223,6 +227,14 @@ class Categorical:
             return value
         ndim = logits.ndim if name in ("allowed", "prior") else logits.ndim - 1
         return value[cut] if value.ndim == ndim and len(value) > 1 else value
+
+
+def rule_of(rule: Rule | None, label_smoothing: float) -> Rule:
+    """The rule that a call asks for, by itself or by its strength."""
+    if rule is None:
+        return Uniform(label_smoothing)
+    check_once(label_smoothing)
+    return check_rule(rule)
 
 
 def _rows(batch: Batch) -> Tensor:

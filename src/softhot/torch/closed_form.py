@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from softhot.kernels.chunked import CPU_BLOCK
+from softhot.core.check import InputError
+from softhot.kernels import chunked
 
 
 class Loss(Protocol):
@@ -76,10 +77,10 @@ class _ClosedForm(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True: the gradient is to be differentiated
             value = loss.differentiable(logits)
             return torch.autograd.grad(value, logits, upstream, create_graph=True)[0], None
-        if gradient is None:
-            return loss.evaluate(logits, gradient=True, upstream=upstream)[1], None
         if ctx.divisor is not None:
             upstream = upstream / ctx.divisor
+        if gradient is None:
+            return loss.evaluate(logits, gradient=True, upstream=upstream)[1], None
         return _scaled(gradient, loss.beside_logits(upstream)), None
 
 
@@ -90,13 +91,12 @@ def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
     keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
     if keeps_graph is None or keeps_graph():
         gradient = gradient.clone()
-    if not _is_half(gradient):
+    if not _is_half(gradient) or not gradient.numel():
         return gradient.mul_(factor)
     # In half precision the product is taken in float32, part by part.
-    step = max(1, CPU_BLOCK * len(gradient) // max(gradient.numel(), 1)) if gradient.ndim else 1
-    factors = factor.split(step) if factor.ndim and len(factor) > 1 else None
-    for i, part in enumerate(gradient.split(step)):
-        part.copy_(part.float().mul_(factor if factors is None else factors[i]))
+    for cut in slices(len(gradient), chunked.CPU_BLOCK * len(gradient) // gradient.numel()):
+        by = factor[cut] if factor.ndim and len(factor) > 1 else factor
+        gradient[cut] = gradient[cut].float().mul_(by)
     return gradient
 
 
@@ -113,3 +113,10 @@ def slices(n: int, step: int) -> Iterator[slice]:
     """Slices of at most ``step``, and at least 1, that cover ``n``."""
     for i in range(0, n, max(step, 1)):
         yield slice(i, i + max(step, 1))
+
+
+def check_once(label_smoothing: float) -> None:
+    """Refuse a strength beside a rule."""
+    if label_smoothing != 0:
+        hint = "Smoothing is given twice: keep the rule."
+        raise InputError("label_smoothing", "left out beside a rule", label_smoothing, hint)

@@ -7,15 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softhot.core.binary import Bernoulli, BinaryRule
-from softhot.core.binary import _check_rule as check_binary_rule
+from softhot.core.binary import BinaryRule
 from softhot.core.check import InputError
 from softhot.core.losses import REDUCTION
-from softhot.core.rule import Rule, Uniform, check_rule
-from softhot.core.weights import PerSample
-from softhot.kernels import choose, compiled
-from softhot.torch.binary import binary_loss
-from softhot.torch.categorical import IDS, Categorical
+from softhot.core.rule import Rule
+from softhot.torch import compiling
+from softhot.torch.binary import binary_loss, binary_rule_of
+from softhot.torch.categorical import Categorical, rule_of
 from softhot.torch.closed_form import apply
 
 
@@ -75,7 +73,6 @@ def cross_entropy(
     tensor(1.3863)
     """
     _check_tensors(input, target)
-    rule = rule_of(rule, label_smoothing)
     reduction = REDUCTION.check("reduction", reduction)
     soft = target.ndim == input.ndim
     options: dict[str, Any] = {
@@ -91,10 +88,8 @@ def cross_entropy(
         "smooth_again": smooth_again,
     }
     if torch.compiler.is_compiling():
-        if _can_be_fused(input, target, rule, options):
-            return _fused(input, target, rule, reduction, **options)
-        if _allow_in_graph():
-            return _differentiable(input, target, rule, reduction, options)
+        return compiling.cross_entropy(input, target, rule, label_smoothing, reduction, options)
+    rule = rule_of(rule, label_smoothing)
     loss = Categorical(target, rule, reduction, options)
     return apply(loss, input, target, where, allowed, weight, alpha, prior)
 
@@ -141,36 +136,14 @@ def binary_cross_entropy_with_logits(
     tensor(0.2269)
     """
     _check_tensors(input, target)
-    rule = binary_rule_of(rule, label_smoothing)
     reduction = REDUCTION.check("reduction", reduction)
     options = {"pos_weight": pos_weight, "weighting": weighting, "axis": axis}
-    if torch.compiler.is_compiling() and _allow_in_graph():
-        return _binary_differentiable(input, target, rule, reduction, weight, where, options)
-    loss = binary_loss(input, target, rule, reduction, weight, where, options)
+    arguments = (reduction, weight, where, options)
+    if torch.compiler.is_compiling():
+        return compiling.binary_cross_entropy(input, target, rule, label_smoothing, *arguments)
+    rule = binary_rule_of(rule, label_smoothing)
+    loss = binary_loss(input, target, rule, *arguments)
     return apply(loss, input, target, weight, where, pos_weight)
-
-
-def rule_of(rule: Rule | None, label_smoothing: float) -> Rule:
-    """The rule that a call asks for, by itself or by its strength."""
-    if rule is None:
-        return Uniform(label_smoothing)
-    if label_smoothing != 0:
-        raise _twice(label_smoothing)
-    return check_rule(rule)
-
-
-def binary_rule_of(rule: BinaryRule | None, label_smoothing: float) -> BinaryRule:
-    """The binary rule that a call asks for, by itself or by its strength."""
-    if rule is None:
-        return Bernoulli(label_smoothing)
-    if label_smoothing != 0:
-        raise _twice(label_smoothing)
-    return check_binary_rule(rule)
-
-
-def _twice(label_smoothing: float) -> InputError:
-    hint = "Smoothing is given twice: keep the rule."
-    return InputError("label_smoothing", "left out beside a rule", label_smoothing, hint)
 
 
 def _check_tensors(input: Any, target: Any) -> None:
@@ -181,94 +154,3 @@ def _check_tensors(input: Any, target: Any) -> None:
     if target.device != input.device:
         hint = "Move it there: target.to(input.device)."
         raise InputError("target", f"on the device of input, {input.device}", target.device, hint)
-
-
-# ------------------------------------------------------------------------------- torch.compile
-
-
-def _can_be_fused(input: Tensor, target: Tensor, rule: Rule, options: dict[str, Any]) -> bool:
-    """Whether the batch is one for :mod:`softhot.kernels.compiled`, and nothing is out of order."""
-    soft, weighting = target.ndim == input.ndim, options["weighting"]
-    allowed, where = options["allowed"] is not None, options["where"]
-    if choose(rule, soft=soft, allowed=allowed, weighting=weighting, compiled=True).name == "core":
-        return False
-    rows = input.shape[:1] + input.shape[2:] if input.ndim > 1 else input.shape[1:]
-    alpha, given = rule.base.alpha, options["alpha"]
-    return (
-        input.is_floating_point()
-        and target.dtype in IDS
-        and target.shape == rows
-        and options["prior"] is None
-        and (where is None or (where.dtype == torch.bool and where.shape == rows))
-        and (options["weight"] is None or options["weight"].shape == input.shape[options["axis"]])
-        and (given is None if isinstance(alpha, float) else isinstance(alpha, PerSample))
-        and (given is None or given.shape == rows)
-    )
-
-
-def _fused(
-    input: Tensor,
-    target: Tensor,
-    rule: Rule,
-    reduction: str,
-    *,
-    ignore_index: int | None,
-    where: Tensor | None,
-    weight: Tensor | None,
-    alpha: Tensor | None,
-    **_: Any,
-) -> Tensor:
-    counted = where
-    if ignore_index is not None:
-        kept = target != ignore_index
-        counted = kept if counted is None else counted & kept
-    labels = target.long()
-    share: Any = rule.base.alpha if alpha is None else alpha
-    rows = compiled.loss(
-        input.movedim(1, -1) if input.ndim > 1 else input,
-        labels,
-        share,
-        rule.base.mixing,
-        counted,
-    )
-    weights = torch.ones_like(rows)
-    if weight is not None:
-        weights = weight[labels if counted is None else torch.where(counted, labels, 0)]
-        rows = rows * weights
-    if reduction != "mean":
-        return rows.sum() if reduction == "sum" else rows
-    total = (weights if counted is None else torch.where(counted, weights, 0)).sum()
-    return rows.sum() / torch.where(total > 0, total, 1)
-
-
-def _allow_in_graph() -> bool:
-    """Have Dynamo take the two functions below as they are; what is inside them it then traces.
-
-    Runs when something is compiled, not before: importing ``torch._dynamo`` takes seconds.
-    """
-    torch.compiler.allow_in_graph(_differentiable)
-    torch.compiler.allow_in_graph(_binary_differentiable)
-    return True
-
-
-# What torch.compiler.assume_constant_result sets, without its import of torch._dynamo.
-_allow_in_graph._dynamo_marked_constant = True  # type: ignore[attr-defined]
-
-
-def _differentiable(
-    input: Tensor, target: Tensor, rule: Rule, reduction: str, options: dict[str, Any]
-) -> Tensor:
-    return Categorical(target, rule, reduction, options).differentiable(input)
-
-
-def _binary_differentiable(
-    input: Tensor,
-    target: Tensor,
-    rule: BinaryRule,
-    reduction: str,
-    weight: Tensor | None,
-    where: Tensor | None,
-    options: dict[str, Any],
-) -> Tensor:
-    loss = binary_loss(input, target, rule, reduction, weight, where, options)
-    return loss.differentiable(input)

@@ -11,12 +11,11 @@ from softhot.core.binary import Bernoulli, BinaryRule
 from softhot.core.check import InputError
 from softhot.core.losses import REDUCTION, WEIGHTING
 from softhot.core.rule import HARD, Rule
-from softhot.torch.functional import (
-    binary_cross_entropy_with_logits,
-    binary_rule_of,
-    cross_entropy,
-    rule_of,
-)
+from softhot.torch.binary import binary_rule_of
+from softhot.torch.categorical import rule_of
+from softhot.torch.functional import binary_cross_entropy_with_logits, cross_entropy
+
+NOT_SMOOTH = Bernoulli(0.0)
 
 
 class CrossEntropyLoss(nn.CrossEntropyLoss):
@@ -191,7 +190,7 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
         return binary_cross_entropy_with_logits(
             input,
             target,
-            self.rule if self.training or self.smooth_in_eval else Bernoulli(0.0),
+            self.rule if self.training or self.smooth_in_eval else NOT_SMOOTH,
             weight=self.weight,
             pos_weight=self.pos_weight,
             weighting=self.weighting,
