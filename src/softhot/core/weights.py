@@ -135,7 +135,7 @@ def check_alpha(rule: str, alpha: Any, allowed: Interval) -> Any:
     elif isinstance(alpha, float | int) and not isinstance(alpha, bool) and alpha < 0:
         hint = "Negative smoothing has a rule of its own: softhot.NegativeUniform."
     value = allowed.check(argument, alpha, hint)
-    if 0.5 < value < 1:
+    if allowed.closed == "[)" and 0.5 < value < 1:
         text = (
             f"{argument} = {value:g} moves more than half of the mass away from the label. Some "
             f"libraries take the share that is *kept*: did you mean {1 - value:g}?"
