@@ -27,9 +27,9 @@ from softhot.core.array import (
 )
 from softhot.core.check import InputError, Interval, OneOf, SofthotWarning
 from softhot.core.losses import REDUCTION, WEIGHTING
-from softhot.core.rule import SHARE, Base, Rule, numbers
+from softhot.core.rule import SHARE, Base, Rule
 from softhot.core.targets import broadcast, check_axis, check_mask
-from softhot.core.weights import Schedule
+from softhot.core.weights import Schedule, numbers
 
 UNIT = Interval(0, 1, "[]")
 COUNT = Interval(0, math.inf, "[)")
@@ -39,6 +39,11 @@ class BinaryRule(Rule):
     """A rule for independent labels: ``q = keep * y + offset``, label by label."""
 
     alpha: Any
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.alpha, float | Schedule):
+            raise InputError(f"{type(self).__name__}.alpha", "a number or a Schedule", self.alpha)
 
     @property
     def base(self) -> Base:

@@ -242,19 +242,6 @@ def _plain(value: Any) -> Any:
     return value.to_dict() if hasattr(value, "to_dict") else value
 
 
-def numbers(argument: str, values: Any, ndim: int) -> np.ndarray:
-    """A field of a rule that holds numbers, as a finite float64 array of ``ndim`` dimensions."""
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise InputError(argument, f"numbers in {ndim} dimension(s)", values) from None
-    if array.ndim != ndim or array.size == 0:
-        raise InputError(argument, f"numbers in {ndim} dimension(s)", values)
-    if not np.isfinite(array).all():
-        raise InputError(argument, "finite", values)
-    return array
-
-
 def sized(argument: str, array: np.ndarray, num_classes: int) -> np.ndarray:
     """``array`` if its length is the number of classes."""
     if array.shape[0] != num_classes:

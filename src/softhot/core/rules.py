@@ -26,11 +26,10 @@ from softhot.core.rule import (
     Base,
     Penalty,
     Rule,
-    numbers,
     sized,
 )
 from softhot.core.rule import Uniform as Uniform
-from softhot.core.weights import Alpha, Schedule
+from softhot.core.weights import Alpha, Schedule, numbers
 
 
 @dataclass(frozen=True)

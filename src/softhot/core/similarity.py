@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 
 from softhot.core.check import InputError, Interval
-from softhot.core.rule import numbers
 from softhot.core.rules import Similarity
-from softhot.core.weights import Alpha
+from softhot.core.weights import Alpha, numbers
 
 POSITIVE = Interval(0, math.inf, "()")
 

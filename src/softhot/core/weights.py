@@ -13,6 +13,20 @@ import numpy as np
 from softhot.core.check import InputError, Interval, OneOf, SofthotWarning
 
 
+def numbers(argument: str, values: Any, ndim: int) -> np.ndarray:
+    """Numbers that a rule is made of, as a finite float64 array of ``ndim`` dimensions."""
+    try:
+        array = np.asarray(values)
+    except ValueError:  # rows of unequal length
+        array = np.asarray(None)
+    if array.ndim != ndim or array.size == 0 or array.dtype.kind not in "iuf":
+        allowed = "a list of numbers" if ndim == 1 else "a matrix of numbers"
+        raise InputError(argument, allowed, values)
+    if not np.isfinite(array).all():
+        raise InputError(argument, "finite", values)
+    return array.astype(np.float64)
+
+
 @dataclass(frozen=True)
 class PerClass:
     """One smoothing weight for each true class, e.g. more for frequent classes.
@@ -29,15 +43,8 @@ class PerClass:
     values: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        try:
-            values = np.asarray(self.values)
-        except ValueError:
-            raise InputError(
-                "PerClass.values", "numbers, one for each class", self.values
-            ) from None
-        if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iuf":
-            raise InputError("PerClass.values", "numbers, one for each class", self.values)
-        object.__setattr__(self, "values", tuple(values.astype(np.float64).tolist()))
+        values = numbers("PerClass.values", self.values, ndim=1)
+        object.__setattr__(self, "values", tuple(values.tolist()))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
@@ -68,14 +75,9 @@ class Schedule:
     points: tuple[tuple[float, float], ...]
 
     def __post_init__(self) -> None:
-        allowed = "(step, alpha) pairs of finite numbers, steps in order"
-        try:
-            points = np.asarray(self.points, dtype=np.float64)
-        except (TypeError, ValueError):
-            raise InputError("Schedule.points", allowed, self.points) from None
-        if points.ndim != 2 or points.shape[1] != 2 or not len(points):
-            raise InputError("Schedule.points", allowed, self.points)
-        if not np.isfinite(points).all() or (np.diff(points[:, 0]) < 0).any():
+        points = numbers("Schedule.points", self.points, ndim=2)
+        if points.shape[1] != 2 or (np.diff(points[:, 0]) < 0).any():
+            allowed = "(step, alpha) pairs, steps in order"
             raise InputError("Schedule.points", allowed, self.points)
         object.__setattr__(self, "points", tuple(map(tuple, points.tolist())))
 
