@@ -192,9 +192,11 @@ class LabelSmoothingClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimato
             sample_weight: (N,), of the rows as they come.
         """
         _check_estimator(self.estimator)
-        self.rule_ = target_rule(self.label_smoothing, self.rule)
+        self.rule_ = one_rule(self.label_smoothing, self.rule)
+        _check_makes_targets(self.rule_)
         validate_data(self, X, y, skip_check_array=True)
-        self.classes_, targets = encode_targets(y, self.rule_)
+        self.classes_, labels, kind = encode_labels(y)
+        targets = smooth_labels(labels, self.rule_, num_classes=len(self.classes_), kind=kind)
         unseen = ~targets.any(axis=0)
         if unseen.any():
             at = int(unseen.argmax())
@@ -248,42 +250,47 @@ class LabelSmoothingClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimato
         return tags
 
 
-def target_rule(label_smoothing: Any, rule: Any) -> Rule:
-    """The one rule that the two arguments of an estimator say, fit to make targets beforehand."""
+def one_rule(label_smoothing: Any, rule: Any) -> Rule:
+    """The one rule that the two arguments of an estimator say."""
     if rule is None:
         return Uniform(SHARE.check("label_smoothing", label_smoothing))
     if label_smoothing != DEFAULT:
         hint = "Smoothing is given twice: keep the rule, it has its own alpha."
         raise InputError("label_smoothing", "left out beside a rule", label_smoothing, hint)
-    base = check_rule(rule).base
-    hint = ""
-    if isinstance(base, NegativeUniform):
-        hint = "Negative targets are no sample weights."
-    elif base.FROM_BATCH or isinstance(base.alpha, PerSample):
-        hint = "Fit to softhot.smooth_labels(...) with label_smoothing=0 instead."
-    elif rule.penalties or type(base).terms is not Base.terms:
-        hint = "It is a loss of its own, not a target."
-    if hint:
-        raise InputError("rule", "a rule that makes targets from labels alone", rule, hint)
-    return base
+    return check_rule(rule)
 
 
-def encode_targets(y: Any, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
-    """The class labels, and the (N, K) targets, of hard or soft labels."""
+def encode_labels(y: Any) -> tuple[np.ndarray, np.ndarray, str]:
+    """The K class labels; ids (N,) or distributions (N, K); and which, as ``smooth_labels`` says.
+
+    Raises what scikit-learn raises for labels no classifier can take.
+    """
     labels = _array("y", y)
     if labels.ndim == 2 and labels.shape[1] > 1:
         if labels.dtype.kind not in "fiub":
             raise InputError("y", "class labels (N,) or probabilities (N, K)", _seen(labels))
         classes = np.asarray(getattr(y, "columns", range(labels.shape[1])))
-        kind = "soft" if labels.dtype.kind == "f" else "one_hot"
-        return classes, smooth_labels(labels, rule, num_classes=len(classes), kind=kind)
+        return classes, labels, "soft" if labels.dtype.kind == "f" else "one_hot"
     labels = column_or_1d(labels, warn=True)
     assert_all_finite(labels, input_name="y")
     check_classification_targets(labels)
     classes, ids = np.unique(labels, return_inverse=True)
     if len(classes) < 2:
         raise InputError("y", "labels of more than one class", classes.tolist())
-    return classes, smooth_labels(ids, rule, num_classes=len(classes))
+    return classes, ids, "ids"
+
+
+def _check_makes_targets(rule: Rule) -> None:
+    """Refuse rules that are not just targets, known before training and nowhere negative."""
+    hint = ""
+    if isinstance(rule.base, NegativeUniform):
+        hint = "Negative targets are no sample weights."
+    elif rule.base.FROM_BATCH or isinstance(rule.base.alpha, PerSample):
+        hint = "Fit to softhot.smooth_labels(...) with label_smoothing=0 instead."
+    elif rule.penalties or type(rule.base).terms is not Base.terms:
+        hint = "It is a loss of its own, not a target."
+    if hint:
+        raise InputError("rule", "a rule that makes targets from labels alone", rule, hint)
 
 
 def _check_estimator(estimator: Any) -> None:

@@ -35,38 +35,18 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from softhot.core.check import InputError, Interval
 from softhot.core.rule import Rule
-from softhot.sklearn import DEFAULT, check_weight, encode_targets, target_rule
+from softhot.core.targets import smooth_labels
+from softhot.keras import NLL, CategoricalCrossentropy, SparseCategoricalCrossentropy
+from softhot.sklearn import DEFAULT, check_weight, encode_labels, one_rule
 
 COUNT = Interval(1, float("inf"), "[)", integer=True)
-
-
-@keras.saving.register_keras_serializable("softhot")
-class HardNLL(keras.metrics.MeanMetricWrapper):
-    """Mean of -log p(most probable class of the target): comparable whatever the smoothing.
-
-    Args:
-        from_logits: as in :class:`keras.losses.CategoricalCrossentropy`.
-    """
-
-    def __init__(self, from_logits: bool = False, name: str = "nll", dtype: Any = None) -> None:
-        super().__init__(_nll, name=name, dtype=dtype, from_logits=from_logits)
-        self.from_logits = from_logits
-        self._direction = "down"  # what callbacks that monitor a metric of Keras look for
-
-    def get_config(self) -> dict[str, Any]:
-        return {"from_logits": self.from_logits, "name": self.name, "dtype": self.dtype}
-
-
-def _nll(targets: Any, outputs: Any, from_logits: bool) -> Any:
-    labels = keras.ops.argmax(targets, axis=-1)
-    return keras.losses.sparse_categorical_crossentropy(labels, outputs, from_logits=from_logits)
 
 
 class KerasClassifier(ClassifierMixin, BaseEstimator):
     """Trains a Keras network with label smoothing; a scikit-learn classifier in all else.
 
-    The training loss is cross entropy with the smoothed targets. Everything that compares models
-    is on hard labels: ``score``, ``scoring="neg_log_loss"`` and, while training, the metrics
+    The training loss is that of :mod:`softhot.keras`. Everything that compares models is on the
+    labels as they are: ``score``, ``scoring="neg_log_loss"`` and, while training, the metrics
     ``nll`` and ``accuracy``. With ``fit_kwargs={"validation_split": 0.1}`` monitor ``val_nll`` and
     not ``val_loss``, whose lowest value depends on the smoothing.
 
@@ -74,8 +54,8 @@ class KerasClassifier(ClassifierMixin, BaseEstimator):
         model: function ``(input_shape, num_classes, **model_kwargs)`` that returns a fresh network,
             not compiled. ``input_shape`` is that of one row; the network returns (N, K).
         label_smoothing: share alpha of the mass that goes to all K classes alike, 0 <= alpha < 1.
-        rule: instead, any softhot rule for targets, as in
-            :class:`softhot.sklearn.LabelSmoothingClassifier`.
+        rule: instead, any softhot rule that needs nothing from the batch. Then
+            ``label_smoothing`` must be left at its default.
         from_logits: whether the network returns logits; False if it ends in a softmax. Checked.
         optimizer: name, optimizer or config, as in ``keras.Model.compile``; every ``fit`` starts
             it afresh.
@@ -132,26 +112,36 @@ class KerasClassifier(ClassifierMixin, BaseEstimator):
             y: (N,) class labels, or soft labels: real (N, K) rows that sum to 1.
             sample_weight: (N,).
         """
-        rule = target_rule(self.label_smoothing, self.rule)
+        rule = one_rule(self.label_smoothing, self.rule)
         epochs = COUNT.check("epochs", self.epochs)
         batch_size = COUNT.check("batch_size", self.batch_size)
         validate_data(self, X, y, skip_check_array=True)
         X = validate_data(self, X, allow_nd=True)
-        self.classes_, targets = encode_targets(y, rule)
-        if len(X) != len(targets):
-            raise InputError("y", f"of {len(X)} rows, as X is", len(targets))
+        self.classes_, labels, kind = encode_labels(y)
+        if len(X) != len(labels):
+            raise InputError("y", f"of {len(X)} rows, as X is", len(labels))
+        if kind == "ids":
+            loss = SparseCategoricalCrossentropy(self.from_logits, rule=rule)
+        else:
+            # Checked here: where Keras compiles, a loss cannot look at values.
+            smooth_labels(labels, rule.base, num_classes=len(self.classes_), kind=kind)
+            loss = CategoricalCrossentropy(self.from_logits, rule=rule)
         weight = None if sample_weight is None else check_weight(sample_weight, len(X))
         with _seeded(self.random_state):
             network = self._build(X)
             network.compile(
                 optimizer=_fresh(self.optimizer),
-                loss=keras.losses.CategoricalCrossentropy(from_logits=self.from_logits),
-                metrics=[HardNLL(self.from_logits), "accuracy"],
+                loss=loss,
+                metrics=[NLL(loss), "accuracy"],
             )
+            # Unless they are built, Keras builds both on batches of ones: no distributions.
+            outputs = network(X[:8], training=False)
+            network.compute_loss(None, labels[:8], outputs)
+            network.compute_metrics(None, labels[:8], outputs)
             # Callbacks have state: what was passed in must be as new at the next fit.
             options = {"verbose": 0, **copy.deepcopy(dict(self.fit_kwargs or {}))}
             self.history_ = network.fit(
-                X, targets, sample_weight=weight, epochs=epochs, batch_size=batch_size, **options
+                X, labels, sample_weight=weight, epochs=epochs, batch_size=batch_size, **options
             ).history
         self.rule_, self.model_ = rule, network
         return self
