@@ -300,6 +300,7 @@ struct Worker {
       lanes.total = reduce_each<Sum>(spread);
       lanes.sum = lanes.prior = reduce_each<Sum>(sums);
       lanes.count = lanes.mass = lanes.weighted = select(first(rows), all((float)b.width), Floats{});
+      lanes.expected = Floats{};
       any_general = any(~(lanes.sum > -INFINITY));
     }
     if (any_general) measure_general(b, out, spread, sums);

@@ -26,6 +26,7 @@ from softhot.core.rule import Base, Penalty, Rule, Uniform
 
 FOLDER = Path(__file__).parent
 LIBRARY = FOLDER / "_native.so"
+Entry = Callable[[bytes], int]
 INSTRUCTION_SETS = ("avx512", "avx2", "baseline")  # best first
 # What native.cpp calls Call, and its enumerations.
 CALL = struct.Struct("@10P4q5d4i")
@@ -45,7 +46,7 @@ class Library:
         reason: for people: what runs, or what is missing.
     """
 
-    entry: Callable[[bytes], int] | None
+    entry: Entry | None
     reason: str
 
 
@@ -55,25 +56,38 @@ def library() -> Library:
     wanted = os.environ.get("SOFTHOT_NATIVE", "")
     if wanted == "0":
         return Library(None, "switched off by SOFTHOT_NATIVE=0")
-    if not LIBRARY.exists():
-        return Library(None, "not built: install with a C++ compiler, or run hatch_build.py")
     try:
-        loaded = ctypes.CDLL(str(LIBRARY))
+        entries = load(LIBRARY)
+    except OSError as error:
+        return Library(None, str(error))
+    name = wanted or next(iter(entries), "none")
+    if name not in entries:
+        found = ", ".join(entries)
+        return Library(None, f"SOFTHOT_NATIVE={wanted}, but this processor has: {found}")
+    wrong = _self_check(entries[name])
+    if wrong:
+        return Library(None, f"its {name} code is wrong on this machine: {wrong}")
+    return Library(entries[name], f"runs its {name} code")
+
+
+def load(path: Path) -> dict[str, Entry]:
+    """The functions of a compiled library that this processor can run, fastest first."""
+    if not path.exists():
+        raise OSError("not built: install softhot with a C++ compiler, or run hatch_build.py")
+    try:
+        loaded = ctypes.CDLL(str(path))
         found = loaded.softhot_version()
     except (OSError, AttributeError) as error:
-        return Library(None, f"{LIBRARY.name} cannot be loaded: {error}")
+        raise OSError(f"{path.name} cannot be loaded: {error}") from error
     if found != _source_version():
-        return Library(None, f"{LIBRARY.name} was built from other sources: run hatch_build.py")
+        raise OSError(f"{path.name} was made from other sources: run hatch_build.py")
+    entries = {}
     for name in INSTRUCTION_SETS:
-        entry = getattr(loaded, f"softhot_{name}", None)
-        if entry is None or wanted not in ("", name) or not loaded.softhot_supports(name.encode()):
-            continue
-        entry.argtypes, entry.restype = [ctypes.c_char_p], ctypes.c_int
-        wrong = _self_check(entry)
-        if wrong:
-            return Library(None, f"the {name} code is wrong on this machine: {wrong}")
-        return Library(entry, f"runs its {name} code")
-    return Library(None, "it has no code for this processor" + (f" called {wanted}" * bool(wanted)))
+        if hasattr(loaded, f"softhot_{name}") and loaded.softhot_supports(name.encode()):
+            entry = getattr(loaded, f"softhot_{name}")
+            entry.argtypes, entry.restype = [ctypes.c_char_p], ctypes.c_int
+            entries[name] = entry
+    return entries
 
 
 def _source_version() -> int:
@@ -132,6 +146,21 @@ def takes(rule: Rule) -> bool:
         and not base.FROM_BATCH
         and coefficients(rule.penalties) is not None
     )
+
+
+def share(rule: Rule, num_classes: int) -> float | None:
+    """The rule's weight on the prior where one number says it; None leaves the case to others."""
+    base = rule.base
+    if not takes(rule) or not isinstance(base.alpha, float):
+        return None
+    mixed = base.mixing(base.alpha, num_classes)
+    return mixed if mixed is base.alpha or mixed < 1 else None
+
+
+def prior(rule: Rule, num_classes: int) -> np.ndarray | None:
+    """The prior that comes with the rule, float32 ``(K,)`` or ``(K, K)``; None for the uniform."""
+    table = rule.base.prior(num_classes)
+    return None if table is None else np.ascontiguousarray(table, np.float32)
 
 
 # -------------------------------------------------------------------------------- a call
@@ -214,7 +243,25 @@ def pool_of(path: str) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-def _self_check(entry: Callable[[bytes], int]) -> str:
+@cache
+def any_pool() -> int:
+    """:func:`pool_of` torch if it is loaded, else of the system: never a second one."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return pool_of(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    return pool_of("libgomp.so.1")
+
+
+@cache
+def processors() -> int:
+    """How many this process may use, or ``OMP_NUM_THREADS``."""
+    stated = os.environ.get("OMP_NUM_THREADS", "")
+    if stated.isdigit() and int(stated):
+        return int(stated)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _self_check(entry: Entry) -> str:
     """A small batch against the reference; an empty string, or what came out wrong."""
     from softhot.core.losses import cross_entropy_and_gradient
 
@@ -234,7 +281,3 @@ def _self_check(entry: Callable[[bytes], int]) -> str:
         ):
             return f"loss or gradient of {k} classes"
     return ""
-
-
-if sys.byteorder != "little":  # bfloat16 and float16 are taken apart as little-endian words
-    LIBRARY = FOLDER / "none"

@@ -164,7 +164,7 @@ INLINE Floats exp_negative(Floats d) {
 #if defined(__AVX512F__)
   return _mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(d, all(-87.0f), _CMP_GE_OQ), p, n);
 #else
-  const Floats e = (Floats)((Ints)p + ((Ints)t << 23));
+  const Floats e = (Floats)((Bits)p + ((Bits)t << 23));
   return d >= -87.0f ? e : Floats{};
 #endif
 }
@@ -172,8 +172,8 @@ INLINE Floats exp_negative(Floats d) {
 // log(1 + x) for x >= 0, with its relative digits where x is small.
 INLINE Floats log1p_positive(Floats x) {
   const Floats u = x + 1.0f;
-  const Ints e = ((Ints)u - 0x3f3504f3) >> 23;  // u = 2^e (1 + f), sqrt(1/2) <= 1 + f < sqrt(2)
-  const Floats f = (Floats)((Ints)u - (e << 23)) - 1.0f;
+  const Ints e = (Ints)((Bits)u - 0x3f3504f3u) >> 23;  // u = 2^e (1 + f), sqrt(1/2) <= 1 + f < sqrt(2)
+  const Floats f = (Floats)((Bits)u - ((Bits)e << 23)) - 1.0f;
   const Floats exponent = __builtin_convertvector(e, Floats);
   Floats p = all(-0.07634498178958893f);
   p = fma(p, f, all(0.1276157796382904f));
