@@ -24,6 +24,7 @@ from softhot.core.array import (
     like,
     position,
     to_numpy,
+    widest,
 )
 from softhot.core.check import InputError, Interval, OneOf, SofthotWarning
 from softhot.core.losses import REDUCTION, WEIGHTING
@@ -167,7 +168,8 @@ class Platt(BinaryRule):
     @classmethod
     def from_labels(cls, labels: Any) -> Platt:
         """The rule for the 0/1 labels of a training set, ``(N,)`` or ``(N, L)``."""
-        labels, xp = _check_labels(labels)
+        labels, xp = as_arrays("labels", labels)
+        labels = _check_labels(xp, labels, widest(xp))
         positives = np.atleast_1d(to_numpy(xp.sum(labels, axis=0))).astype(np.float64)
         return cls(tuple(positives), tuple(labels.shape[0] - positives))
 
@@ -199,9 +201,11 @@ def smooth_binary_labels(
     array([0.9, 0.1, 0.1, 0.9])
     """
     rule = _check_rule(Bernoulli(rule) if isinstance(rule, float | int) else rule)
-    labels, xp = _check_labels(labels)
-    target = _target(rule, labels, xp, axis)
-    return target if dtype is None else xp.astype(target, dtype)
+    labels, xp = as_arrays("labels", labels)
+    real = kind(xp, labels) == "real"
+    dtype = dtype or (labels if real else xp.asarray(0.5)).dtype
+    wide = accumulator(xp, labels) if real else widest(xp)
+    return xp.astype(_target(rule, _check_labels(xp, labels, wide), xp, axis), dtype)
 
 
 def binary_cross_entropy(logits: Any, labels: Any, rule: BinaryRule, **options: Any) -> Array:
@@ -271,7 +275,7 @@ def _binary(
         counted = broadcast(xp, "where", where, tuple(logits.shape))
         logits = xp.where(counted, logits, xp.zeros_like(logits))
         labels = xp.where(counted, labels, xp.zeros_like(labels))
-    labels = xp.astype(_check_labels(labels, validate)[0], dtype)
+    labels = _check_labels(xp, labels, dtype, validate)
     z = xp.astype(logits, dtype)
     if validate and is_concrete(z) and bool(xp.any(~(xp.abs(z) < xp.inf))):
         at = first_true(xp, ~(xp.abs(z) < xp.inf))
@@ -329,19 +333,17 @@ def _check_rule(rule: Any) -> BinaryRule:
     raise InputError("rule", "a binary rule, such as softhot.Bernoulli(0.1)", rule, hint)
 
 
-def _check_labels(labels: Any, validate: bool = True) -> tuple[Array, Any]:
-    labels, xp = as_arrays("labels", labels)
+def _check_labels(xp: Any, labels: Array, dtype: Any, validate: bool = True) -> Array:
     holds = kind(xp, labels)
     if holds == "complex":
         raise InputError("labels", "real", labels.dtype)
     look = validate and is_concrete(labels)
     if look and holds != "bool":
         _in_unit(xp, labels, "0 or 1" if holds == "integer" else "a probability in [0, 1]")
-    if holds != "real":
-        labels = xp.astype(labels, xp.asarray(0.5).dtype)
+    labels = xp.astype(labels, dtype)
     if validate and not look:  # nobody can raise: NaN says so
         labels = xp.where(UNIT.holds(labels), labels, xp.full_like(labels, xp.nan))
-    return labels, xp
+    return labels
 
 
 def _in_unit(xp: Any, labels: Array, allowed: str) -> None:
