@@ -364,7 +364,7 @@ def _alpha(
         if look and is_concrete(given):
             seen = given if counted is None else given[counted]
             for extreme in (xp.min, xp.max) if compat.size(seen) else ():
-                base.RANGES["alpha"].check("alpha", float(extreme(seen)))
+                base.RANGES["alpha"].check("alpha", float(to_numpy(extreme(seen))))
         elif not is_concrete(given):  # nobody can raise: NaN says so
             inside = base.RANGES["alpha"].holds(given)  # type: ignore[union-attr]
             given = given * xp.where(inside, xp.ones_like(given), xp.full_like(given, xp.nan))
