@@ -31,6 +31,7 @@ struct Call {
   const void* logits;      // (n, k), rows `stride` apart
   void* gradient;          // (n, k) contiguous, may be the logits; null: the loss only
   float* loss;             // (n) for NONE, else one
+  double* normalizer;      // of MEAN: what the loss was divided by; or null
   const int64_t* labels;   // (n)
   const uint8_t* counted;  // (n) or null: whether a row counts
   const float* alpha;      // (n) or null: share
@@ -646,6 +647,7 @@ int run(const Call& call) {
   Job job;
   job.call = &call;
   job.normalizer = normalizer(call);
+  if (call.normalizer) *call.normalizer = job.normalizer;
   const int64_t step = call.k > SEGMENT ? 1 : W, wanted = 32768 / call.k;
   const int64_t least = (call.n + MAX_CHUNKS - 1) / MAX_CHUNKS;
   const int64_t rows = wanted > least ? wanted : least;

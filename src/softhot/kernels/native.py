@@ -29,7 +29,7 @@ LIBRARY = FOLDER / "_native.so"
 Entry = Callable[[bytes], int]
 INSTRUCTION_SETS = ("avx512", "avx2", "baseline")  # best first
 # What native.cpp calls Call, and its enumerations.
-CALL = struct.Struct("@10P4q5d4i")
+CALL = struct.Struct("@11P4q5d4i")
 DTYPES = {"float32": 0, "bfloat16": 1, "float16": 2}
 REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 HAS_IGNORE, PRIOR_BY_CLASS, PRIOR_BY_ROW, WEIGHT_BY_CLASS, NO_MASKED = 1, 2, 4, 8, 16
@@ -168,6 +168,7 @@ def prior(rule: Rule, num_classes: int) -> np.ndarray | None:
 
 def run(
     rule: Rule,
+    entry: Entry | None = None,
     *,
     dtype: str,
     logits: int,
@@ -176,6 +177,7 @@ def run(
     stride: int,
     loss: int,
     gradient: int = 0,
+    normalizer: int = 0,
     alpha: float | int = 0.0,
     counted: int = 0,
     prior: int = 0,
@@ -191,12 +193,14 @@ def run(
 
     Args:
         rule: one that :func:`takes` says yes to.
+        entry: another function than that of :func:`library`.
         dtype: of logits and gradient.
         logits: ``shape = (N, K)``, rows ``stride`` elements apart. -inf is a missing class.
         labels: ``(N,)`` int64.
         loss: float32, ``(N,)`` for ``reduction="none"``, else one number.
         gradient: ``(N, K)`` without gaps, of the reduced loss (of the sum for ``"none"``); may be
             the logits.
+        normalizer: one float64, what a mean was divided by.
         alpha: the share of the prior, in the convention of :class:`softhot.Uniform`: a number, or
             the address (an int) of ``(N,)`` float32.
         counted: ``(N,)`` bytes: whether a row counts.
@@ -210,7 +214,7 @@ def run(
         -inf in a whole row, of a label on a missing class, or of missing classes where the rule
         makes more of them than the kernel knows, the outputs hold nothing of use.
     """
-    entry = library().entry
+    entry = entry or library().entry
     extra = coefficients(rule.penalties)
     if entry is None or extra is None:
         return False
@@ -222,7 +226,7 @@ def run(
         flags |= NO_MASKED  # the share depends on how many classes a row has
     address, share = (alpha, 0.0) if isinstance(alpha, int) else (0, alpha)
     arguments = (
-        *(logits, gradient, loss, labels, counted, address, prior, weight, scale, pool),
+        *(logits, gradient, loss, normalizer, labels, counted, address, prior, weight, scale, pool),
         *(n, k, stride, ignore_index or 0),
         *(share, extra.lse, extra.mean, extra.max, extra.expected),
         *(DTYPES[dtype], REDUCTIONS[reduction], min(threads, n * k // LOGITS_A_THREAD), flags),
@@ -270,9 +274,18 @@ def _self_check(entry: Entry) -> str:
         logits = (4 * random.standard_normal((17, k))).astype(np.float32)
         labels = random.integers(k, size=17)
         loss, gradient = np.empty(1, np.float32), np.empty_like(logits)
-        pointers = [a.ctypes.data for a in (logits, gradient, loss, labels)]
-        arguments = (*pointers, *[0] * 6, 17, k, k, 0, 0.1, *[0.0] * 4, 0, 2, 1, 0)
-        if entry(CALL.pack(*arguments)):
+        done = run(
+            *(Uniform(0.1), entry),
+            dtype="float32",
+            logits=logits.ctypes.data,
+            labels=labels.ctypes.data,
+            shape=(17, k),
+            stride=k,
+            loss=loss.ctypes.data,
+            gradient=gradient.ctypes.data,
+            alpha=0.1,
+        )
+        if not done:
             return f"it refuses a batch of {k} classes"
         wide = logits.astype(np.float64)
         right = cross_entropy_and_gradient(wide, labels, Uniform(0.1), reduction="mean")
