@@ -31,6 +31,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("tiny.toml").write_text(TINY)
     np.savez("p.npz", labels=np.array([0, 1, 2, 2]), logits=np.eye(4, 3) * 3)
+    np.savez("other.npz", labels=np.array([0, 1, 2]), logits=np.eye(3))
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -100,6 +101,22 @@ def test_judge_prints_and_writes(capsys):
     assert json.loads(out)["scores"]["accuracy"] == 0.75
 
 
+def test_judge_prints_the_forecast_and_compares_models(capsys):
+    np.savez("q.npz", labels=np.array([0, 1, 2, 2]), logits=np.eye(4, 3) * 9)
+    code, out, _ = run(capsys, "judge", "p.npz", "q.npz", "--out", "page.html")
+    assert code == 0
+    assert out.count("Forecast of smoothing") == 2
+    assert "Difference to p on the same rows" in out
+    assert "Against p, q: " in " ".join(out.split())
+    assert "Against p, q" in Path("page.html").read_text()
+    content = json.loads(run(capsys, "judge", "p.npz", "q.npz", "--json")[1])
+    assert list(content["models"]) == ["p", "q"]
+    assert content["differences"]["q"]["nll"]["low"] <= content["differences"]["q"]["nll"]["value"]
+    Path("other").mkdir()
+    Path("p.npz").rename("other/q.npz")
+    assert "other/q.npz" in run(capsys, "judge", "q.npz", "other/q.npz")[1]
+
+
 def test_explain_prints_the_paper_s_numbers(capsys):
     code, out, _ = run(capsys, "explain", "--alpha", "0.1", "--classes", "10")
     assert code == 0
@@ -130,7 +147,9 @@ BAD = [
     (["judge", "tiny.toml"], [".npz", ".toml"]),
     (["judge", "p.npz", "--out", "no/such/page.html"], ["page.html"]),
     (["juge", "p.npz"], ["juge", "judge"]),
-    (["judge"], ["file"]),
+    (["judge"], ["files", "at least one"]),
+    (["judge", "p.npz", "p.npz"], ["files", "different"]),
+    (["judge", "p.npz", "other.npz"], ["other", "beside p", "3 rows"]),
     (["study", "--sedes", "3"], ["sedes"]),
 ]
 

@@ -1,14 +1,16 @@
 """Saved predictions: every layout that is read, and every file that is refused."""
 
+import tracemalloc
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from softhot import InputError
+from softhot import InputError, files
 from softhot.files import read_predictions
-from softhot.metrics import Predictions
+from softhot.metrics import Predictions, Stream, score
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(20, 3)) * 2
@@ -31,13 +33,94 @@ def save(path, kind, values, labels=LABELS):
     return path
 
 
+@pytest.mark.parametrize("memory", [0, 1e9])
 @pytest.mark.parametrize("kind", ["logits", "probs"])
 @pytest.mark.parametrize("suffix", [".npz", ".csv", ".parquet"])
-def test_every_layout_reads_the_same(tmp_path, suffix, kind):
+def test_every_layout_reads_the_same(tmp_path, monkeypatch, suffix, kind, memory):
+    monkeypatch.setattr(files, "_BLOCK", 20)  # 6 rows
     values = LOGITS if kind == "logits" else PROBS
-    read = read_predictions(save(tmp_path / f"p{suffix}", kind, values))
+    read = read_predictions(save(tmp_path / f"p{suffix}", kind, values), memory=memory)
+    assert isinstance(read.log_probs, Stream) == (memory == 0)
     np.testing.assert_allclose(read.probs, PROBS, rtol=1e-12)
     np.testing.assert_array_equal(read.labels, LABELS)
+    assert score(read) == pytest.approx(score(Predictions.from_probs(PROBS, LABELS)), abs=1e-12)
+
+
+@pytest.mark.parametrize("memory", [0, 1e9])
+@pytest.mark.parametrize("how", ["compressed", "float16", "columns first", "big-endian"])
+def test_every_npz_reads_the_same(tmp_path, how, memory):
+    values = {
+        "float16": LOGITS.astype(np.float16),
+        "columns first": np.asfortranarray(LOGITS),
+        "big-endian": LOGITS.astype(">f4"),
+    }.get(how, LOGITS)
+    write = np.savez_compressed if how == "compressed" else np.savez
+    write(tmp_path / "p.npz", labels=LABELS, logits=values)
+    read = read_predictions(tmp_path / "p.npz", memory=memory)
+    expected = Predictions.from_logits(values, LABELS)
+    np.testing.assert_allclose(np.asarray(read.log_probs), expected.log_probs, rtol=1e-14)
+
+
+@pytest.mark.parametrize("memory", [0, 1e9])
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.list_(pa.float64(), 3)])
+def test_a_column_of_lists_is_a_matrix(tmp_path, kind, memory):
+    lists = pa.array(LOGITS.astype(np.float32).tolist(), kind)
+    pyarrow.parquet.write_table(
+        pa.table({"label": LABELS, "logits": lists}), tmp_path / "p.parquet", row_group_size=7
+    )
+    read = read_predictions(tmp_path / "p.parquet", memory=memory)
+    np.testing.assert_allclose(read.probs, PROBS, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("lists", "words"),
+    [
+        ([[1.0, 2.0], [1.0]], ["logits", "one length", "[1, 2]"]),
+        ([[1.0, 2.0], None], ["logits", "row 1"]),
+        ([[1.0, 2.0], [3.0, None]], ["logits", "entry 3"]),
+    ],
+)
+def test_lists_that_are_no_matrix(tmp_path, lists, words):
+    pyarrow.parquet.write_table(
+        pa.table({"label": [0, 1], "logits": lists}), tmp_path / "p.parquet"
+    )
+    with pytest.raises(InputError) as error:
+        read_predictions(tmp_path / "p.parquet")
+    assert all(word in str(error.value) for word in words), str(error.value)
+
+
+def test_soft_labels_are_read(tmp_path):
+    soft = RNG.dirichlet(np.ones(3), size=20)
+    np.savez(tmp_path / "p.npz", labels=soft, logits=LOGITS)
+    np.testing.assert_allclose(read_predictions(tmp_path / "p.npz").targets, soft)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_large_npz_is_never_in_memory(tmp_path, compress):
+    n, k = 40_000, 250
+    logits = np.tile(RNG.normal(size=(200, k)).astype(np.float32), (200, 1))
+    write = np.savez_compressed if compress else np.savez
+    write(tmp_path / "p.npz", labels=np.arange(n) % k, logits=logits)
+    expected = score(Predictions.from_logits(logits, np.arange(n) % k))
+    del logits
+    tracemalloc.start()
+    found = score(read_predictions(tmp_path / "p.npz", memory=0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found == expected
+    assert peak < n * k * 8 / 1.5  # of the matrix as float64; blocks do not grow with n
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_damage_inside_a_stream_is_an_error_and_no_number(tmp_path, compress):
+    logits = RNG.normal(size=(5000, 40))
+    write = np.savez_compressed if compress else np.savez
+    write(tmp_path / "p.npz", labels=np.zeros(5000, int), logits=logits)
+    content = bytearray((tmp_path / "p.npz").read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    (tmp_path / "p.npz").write_bytes(content)
+    with pytest.raises(InputError, match="readable"):
+        score(read_predictions(tmp_path / "p.npz", memory=0))
 
 
 def test_columns_are_sorted_by_class_not_by_place(tmp_path):
@@ -106,6 +189,9 @@ def test_pickles_are_not_read(tmp_path):
         ("p.csv", b"label,logit_0,logit_2\n0,1.0,2\n", ["none for class 1"]),
         ("p.csv", b"label,a,b\n0,1.0,2\n", ["columns logit_0"]),
         ("p.csv", b"logit_0,logit_1\n1.0,2\n", ["labels"]),
+        ("p.csv", b"label,logit_0,logit_1\ncat,1.0,2\n", ["label", "numbers", "cat"]),
+        ("p.csv", b"label,logit_0,logits0,logit_1\n0,1.0,2,3\n", ["logits0", "one for each"]),
+        ("p.csv", b"label,logit_0,logit_1\n", ["logits", "(0, 2)"]),
         ("p.csv", b"", ["readable .csv"]),
         ("p.pkl", b"", ["'.npz'", ".pkl"]),
         ("p", b"", ["ending"]),

@@ -12,7 +12,7 @@ import softhot
 ROOT = Path(softhot.__file__).parent
 FLOORS = {
     "core": 0,
-    **dict.fromkeys(("kernels", "metrics", "calibration", "datasets", "files"), 1),
+    **dict.fromkeys(("kernels", "metrics", "calibration", "datasets", "files", "forecast"), 1),
     **dict.fromkeys(("torch", "jax", "keras", "sklearn", "boosting"), 2),
     **dict.fromkeys(("huggingface", "lightning", "sklearn_keras"), 2),
     **dict.fromkeys(("studies", "judge"), 3),
@@ -26,6 +26,7 @@ NEIGHBOURS = {
     *{("sklearn_keras", "sklearn"), ("sklearn_keras", "keras")},
     ("calibration", "metrics"),
     ("files", "metrics"),
+    *{("forecast", "metrics"), ("forecast", "calibration")},
 }
 PARTS = {path.stem for path in ROOT.iterdir() if path.stem != "__init__"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

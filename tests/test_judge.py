@@ -6,7 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from softhot.judge import cross_fitted, judge
+from softhot.calibration import cross_fitted, temperature
+from softhot.core.check import InputError
+from softhot.judge import judge, side_by_side
 from softhot.metrics import METRICS, Predictions, score
 
 
@@ -22,16 +24,17 @@ def test_overconfidence_is_named_and_can_be_rescaled():
     judgement = judge(sampled(2.0))
     assert judgement.sentences[0].startswith("Overconfident")
     assert judgement.temperature == pytest.approx(2.0, rel=0.1)
-    gap, scores = judgement.scores["gap"], judgement.scores
-    assert judgement.calibrating_alpha == pytest.approx(gap / (scores["confidence"] - 1 / 5))
+    gap = judgement.scores["gap"]
+    alpha = judgement.forecast.calibrating_alpha
+    assert 0 < alpha < 1
     assert abs(judgement.scaled_scores["gap"]) < 0.02 < gap
-    assert f"{judgement.calibrating_alpha:.2g}" in judgement.sentences[1]
+    assert f"about {alpha:.2g} (" in judgement.sentences[1]
 
 
 def test_underconfidence_is_named_and_smoothing_is_not_advised():
     judgement = judge(sampled(0.4))
     assert judgement.sentences[0].startswith("Underconfident")
-    assert judgement.calibrating_alpha is None
+    assert judgement.forecast.calibrating_alpha is None
     assert "would not help" in judgement.sentences[1]
     assert any("T below 1" in sentence for sentence in judgement.sentences)
 
@@ -46,10 +49,8 @@ def test_worse_than_chance_gets_no_alpha():
     rng = np.random.default_rng(0)
     logits = np.zeros((50, 3))
     logits[:, 0] = 9.0
-    assert (
-        judge(Predictions.from_logits(logits, rng.integers(1, 3, size=50))).calibrating_alpha
-        is None
-    )
+    found = judge(Predictions.from_logits(logits, rng.integers(1, 3, size=50))).forecast
+    assert found.calibrating_alpha is None
 
 
 def test_intervals_are_those_of_means():
@@ -97,3 +98,66 @@ def test_saturated_probabilities_are_reported():
 def test_it_is_plain_json():
     content = judge(sampled(2.0, n=50)).to_dict()
     assert json.loads(json.dumps(content))["rows"] == 50
+
+
+# --- Side by side ------------------------------------------------------------------------------
+
+
+def test_models_are_compared_row_by_row():
+    right, sharp, other = (sampled(s, n=800) for s in (1.0, 2.0, 1.0))
+    found = side_by_side({"right": right, "sharp": sharp, "same": other})
+    assert list(found.judgements) == ["right", "sharp", "same"]
+    assert list(found.differences) == ["sharp", "same"]
+    assert found.differences["sharp"]["nll"].low > 0
+    assert found.differences["sharp"]["accuracy"].value == 0
+    assert abs(found.scaled_differences["sharp"]["nll"].value) < 1e-6
+    assert all(one.value == one.low == one.high == 0 for one in found.differences["same"].values())
+    assert found.sentences[0].startswith("Against right, sharp: worse in NLL +")
+    assert "better" not in found.sentences[1]
+    judged = judge(sharp)
+    assert found.judgements["sharp"].scores == judged.scores
+    content = json.loads(json.dumps(found.to_dict()))
+    assert content["differences"]["sharp"]["ece"]["low"] > 0
+    assert content["models"]["sharp"]["forecast"]["moot"] is True
+
+
+def test_models_of_other_rows_are_refused():
+    p, q = sampled(1.0, n=30), sampled(1.0, n=30, seed=1)
+    with pytest.raises(InputError, match="b, beside a, must be predictions of the same 30 rows"):
+        side_by_side({"a": p, "b": q})
+    with pytest.raises(InputError, match="29 rows"):
+        side_by_side({"a": p, "b": p[:29]})
+    with pytest.raises(InputError, match="at least two"):
+        side_by_side({"a": p})
+
+
+def test_a_stream_is_judged_like_its_matrix_in_a_few_passes():
+    p = sampled(2.0, n=600)
+    streamed = judge(
+        Predictions.from_blocks(lambda: iter([p.log_probs[:250], p.log_probs[250:]]), p.labels)
+    )
+    expected = judge(p)
+    assert streamed.scores == pytest.approx(expected.scores, abs=1e-12)
+    assert streamed.scaled_scores == pytest.approx(expected.scaled_scores, abs=1e-12)
+    assert streamed.temperature == pytest.approx(expected.temperature)
+    assert streamed.sentences == expected.sentences
+
+
+def test_a_large_matrix_lends_rows_to_the_fit(monkeypatch):
+    monkeypatch.setattr(temperature, "MOST", 5 * 100)
+    fitted = []
+    fit = temperature.fit_temperature
+    monkeypatch.setattr(temperature, "fit_temperature", lambda p: fitted.append(len(p)) or fit(p))
+    p = sampled(2.0, n=3000)
+    scaled, t = cross_fitted(p)
+    assert fitted == [100, 100, 200]
+    assert t == pytest.approx(2.0, rel=0.3)
+    assert abs(score(scaled)["gap"]) < score(p)["gap"] / 2
+
+
+def test_soft_labels_are_judged_and_their_ties_reported():
+    p = sampled(2.0, n=100)
+    soft = 0.8 * np.eye(5)[p.labels] + 0.04
+    soft[3] = 0.2
+    found = judge(Predictions.from_logits(p.log_probs, soft))
+    assert any("1 rows have several" in sentence for sentence in found.sentences)

@@ -113,16 +113,18 @@ def report(
 
 
 @app.command
-def judge(file: Path, /, *, out: Path | None = None, json: Json = False) -> int:
+def judge(*files: Path, out: Path | None = None, json: Json = False) -> int:
     """Judge saved predictions: calibration, what rescaling does, what smoothing would do.
 
     Example: softhot judge predictions.npz --out judgement.html
 
+    Several files are models on the same rows; each is compared with the first, row by row.
+
     Parameters
     ----------
-    file
+    files
         .npz with labels and logits or probs; or .csv, .parquet with columns label, logit_0 ...
-        (or prob_0 ...).
+        (or prob_0 ...). A file of any size is read in bounded memory.
     out
         Also write the page with plots here (.html).
     json
@@ -130,29 +132,41 @@ def judge(file: Path, /, *, out: Path | None = None, json: Json = False) -> int:
     """
     from softhot.files import read_predictions
     from softhot.judge import judge as judged
+    from softhot.judge import side_by_side
 
-    judgement = judged(read_predictions(file))
+    if not files:
+        hint = "Write softhot judge predictions.npz."
+        raise InputError("files", "at least one file of predictions", "none", hint)
+    models = {name: read_predictions(file) for name, file in zip(_names(files), files, strict=True)}
+    together = side_by_side(models) if len(models) > 1 else None
+    every = together.judgements if together else {n: judged(p) for n, p in models.items()}
+    sentences = together.sentences if together else every[files[0].stem].sentences
     if out is not None:
         from softhot.report import render_judgement, write
 
         page = render_judgement(
-            file.name,
-            {file.stem: judgement.predictions},
-            judgement.sentences,
-            scaled={file.stem: judgement.scaled},
-            temperatures={file.stem: judgement.temperature},
-            intervals={file.stem: judgement.intervals},
-            command=shlex.join(["softhot", "judge", str(file), "--out", str(out)]),
+            ", ".join(file.name for file in files),
+            models,
+            sentences,
+            scaled={name: one.scaled for name, one in every.items()},
+            temperatures={name: one.temperature for name, one in every.items()},
+            intervals={name: one.intervals for name, one in every.items()},
+            command=shlex.join(["softhot", "judge", *map(str, files), "--out", str(out)]),
             versions=_versions(),
         )
         write(out, page)
     if json:
-        _print_json(judgement.to_dict())
+        _print_json(together.to_dict() if together else every[files[0].stem].to_dict())
         return 0
-    from softhot.report.terminal import judgement_table, show
+    from softhot.report.terminal import differences_table, forecast_table, judgement_table, show
 
-    show(judgement_table(judgement))
-    show("\n".join(judgement.sentences))
+    for name, one in every.items():
+        show(judgement_table(one, name if together else ""))
+        show("\n".join(one.sentences))
+        show(forecast_table(one))
+    if together:
+        show(differences_table(together))
+        show("\n".join(together.sentences))
     if out is not None:
         show(f"Page: {out}")
     return 0
@@ -210,6 +224,15 @@ def main(arguments: list[str] | None = None) -> int:
         _say("Interrupted. What was finished is kept; the same command continues.")
         return INTERRUPTED
     return int(code or 0)
+
+
+def _names(files: tuple[Path, ...]) -> list[str]:
+    """Names of models: of their files, or their whole paths where two would be the same."""
+    stems = [file.stem for file in files]
+    names = stems if len(set(stems)) == len(stems) else [str(file) for file in files]
+    if len(set(names)) != len(names):
+        raise InputError("files", "different files", names)
+    return names
 
 
 def _spec(source: str, alphas: str | None, seeds: int | None) -> StudySpec:

@@ -32,7 +32,8 @@ class Desmoothing(Remedy):
     accuracy, never changes; nor does the order of rows, but for ties at the floor.
 
     Pitfalls: prior and similarity smoothing need their own inverse; an overconfident model has
-    nothing to undo, and ``fit`` then gives 0.
+    nothing to undo, and ``fit`` then finds 0 or what the floor can do for it, which is less than
+    :class:`Temperature` does (docs/forecast.md has numbers).
 
     >>> p = Predictions.from_probs([[0.925, 0.025, 0.025, 0.025], [0.7, 0.1, 0.1, 0.1]], [0, 0])
     >>> Desmoothing(0.1).apply(p).probs.round(3).tolist()

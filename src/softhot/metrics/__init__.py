@@ -20,7 +20,7 @@ from softhot.metrics.bins import (
     reliability,
 )
 from softhot.metrics.clusters import TemplatePlane, nc1, template_plane, within_over_between
-from softhot.metrics.intervals import Bootstrap, bootstrap, paired
+from softhot.metrics.intervals import Bootstrap, bootstrap, bootstraps, paired
 from softhot.metrics.predictions import (
     KINDS,
     TOLERANCE,
@@ -87,6 +87,7 @@ __all__ = [
     "aurc",
     "auroc",
     "bootstrap",
+    "bootstraps",
     "brier",
     "brier_parts",
     "calibration_tests",

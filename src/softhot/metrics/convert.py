@@ -15,7 +15,7 @@ from softhot.core.check import InputError
 _MASKED = -1e30
 # The smallest positive number: what a probability of exactly 0 may have been before rounding.
 _SMALLEST = {"float16": 2.0**-24, "bfloat16": 2.0**-133, "float32": 2.0**-149}
-_FLOAT64 = 2.0**-1074
+TINY = 2.0**-1074  # of float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def as_matrix(argument: str, value: Any) -> Matrix:
     name = _dtype(array)
     if not name.startswith(("float", "bfloat", "longdouble", "int", "uint")):
         raise InputError(argument, "real numbers", f"dtype {name}")
-    return Matrix(argument, array, _SMALLEST.get(name, _FLOAT64))
+    return Matrix(argument, array, _SMALLEST.get(name, TINY))
 
 
 def as_truth(value: Any, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
@@ -121,7 +121,7 @@ def log_softmax(z: np.ndarray) -> np.ndarray:
 
 
 def floor(
-    z: np.ndarray, labels: np.ndarray, targets: np.ndarray | None, smallest: float = _FLOAT64
+    z: np.ndarray, labels: np.ndarray, targets: np.ndarray | None, smallest: float = TINY
 ) -> np.ndarray:
     """Raise true classes of probability 0 to ``smallest``, in place; returns in which rows."""
     where = impossible(z, labels, targets)

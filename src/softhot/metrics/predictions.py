@@ -16,6 +16,7 @@ import numpy as np
 
 from softhot.core.check import InputError, Interval, OneOf
 from softhot.metrics.convert import (
+    TINY,
     as_matrix,
     as_truth,
     check_finite,
@@ -50,6 +51,7 @@ class Rows:
 
     Attributes:
         confidence: (N,) largest probability, in [1/K, 1].
+        log_odds: (N,) log of confidence / (1 - confidence), exact where confidence rounds to 1.
         correct: (N,) bool, whether the most probable class is the true one.
         log_likelihood: (N,) log p(true class); for soft labels sum_k q_k log p_k.
         squared_error: (N,) sum_k (p_k - q_k)², q one-hot for hard labels.
@@ -58,6 +60,7 @@ class Rows:
     """
 
     confidence: np.ndarray
+    log_odds: np.ndarray
     correct: np.ndarray
     log_likelihood: np.ndarray
     squared_error: np.ndarray
@@ -295,14 +298,19 @@ Logits go to Predictions.from_logits.
         """Everything that one pass over the rows can know."""
         n = len(self)
         predicted, floored = np.empty(n, np.int64), np.empty(n, bool)
-        confidence, likelihood, error = np.empty(n), np.empty(n), np.empty(n)
+        confidence, log_odds, likelihood, error = np.empty((4, n))
         for at, z, *found in self._blocks():
             predicted[at], floored[at] = found
-            # The exponential after the maximum: equal logarithms give equal confidences.
-            confidence[at] = np.minimum(np.exp(z.max(axis=1)), 1.0)
+            i = np.arange(len(z))
+            top = i, z.argmax(axis=1)
+            # Apart from the matrix: equal logarithms must give equal confidences.
+            confidence[at] = np.minimum(np.exp(z[top]), 1.0)
             p = np.exp(z)
+            p[top] = 0
+            log_odds[at] = z[top] - np.log(np.maximum(p.sum(axis=1), TINY))
+            p[top] = confidence[at]
             if self.targets is None:
-                true = np.arange(len(z)), self.labels[at]
+                true = i, self.labels[at]
                 likelihood[at] = z[true]
                 p[true] -= 1
             else:
@@ -311,7 +319,7 @@ Logits go to Predictions.from_logits.
                 p -= q
             error[at] = np.einsum("nk,nk->n", p, p)
         ranking = confidence if self._ranking is None else self._ranking
-        rows = Rows(confidence, predicted == self.labels, likelihood, error, ranking)
+        rows = Rows(confidence, log_odds, predicted == self.labels, likelihood, error, ranking)
         for array in (*vars(rows).values(), predicted, floored):
             frozen(array)
         return _Found(rows, predicted, floored)

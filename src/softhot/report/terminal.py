@@ -16,7 +16,7 @@ from softhot.metrics import METRICS
 from softhot.report import words
 
 if TYPE_CHECKING:
-    from softhot.judge import Judgement
+    from softhot.judge import Judgement, SideBySide
     from softhot.studies import Comparison
     from softhot.studies import Progress as Trial
 
@@ -85,11 +85,12 @@ def verdict(comparison: Comparison) -> Any:
     return Padding(text, (0, 0))
 
 
-def judgement_table(judgement: Judgement) -> Table:
+def judgement_table(judgement: Judgement, model: str = "") -> Table:
     """Every metric of saved predictions, before and after temperature scaling."""
     rows = len(judgement.predictions)
+    size = f"{rows:,} rows of {judgement.predictions.num_classes:,} classes"
     table = Table(
-        title=f"{rows:,} rows of {judgement.predictions.num_classes:,} classes",
+        title=f"\n{model}: {size}" if model else size,
         title_justify="left",
         title_style="bold",
         box=None,
@@ -108,6 +109,47 @@ def judgement_table(judgement: Judgement) -> Table:
             words.interval(name, low, high, signed=signed),
             words.number(name, judgement.scaled_scores[name], signed=signed),
         )
+    return table
+
+
+def forecast_table(judgement: Judgement) -> Table:
+    """What smoothing would do, at several alphas."""
+    table = Table(
+        title="\nForecast of smoothing",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    shown = ("confidence", "gap", "ece")
+    for header in ("alpha", *(f"{words.short(name)}\n{words.unit(name)}" for name in shown)):
+        table.add_column(header, justify="right")
+    for outlook in (judgement.forecast.baseline, *judgement.forecast.smoothed):
+        cells = [words.number(n, getattr(outlook, n), signed=n == "gap") for n in shown]
+        table.add_row(f"{outlook.alpha:g}", *cells)
+    return table
+
+
+def differences_table(together: SideBySide) -> Table:
+    """Every model against the first, raw and scaled, with paired intervals."""
+    first = next(iter(together.judgements))
+    table = Table(
+        title=f"\nDifference to {first} on the same rows, 95 % interval",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+    )
+    for header in ("metric", "model", "as saved", "", "at T", ""):
+        table.add_column(header, justify="left" if header in ("metric", "model") else "right")
+    for metric in METRICS:
+        for model, raw in together.differences.items():
+            cells = []
+            for found in (raw[metric], together.scaled_differences[model][metric]):
+                cells.append(words.number(metric, found.value, signed=True))
+                cells.append(words.interval(metric, found.low, found.high, signed=True))
+            unit = words.unit(metric, change=True)
+            table.add_row(f"{METRICS[metric].label} ({unit})".replace(" ()", ""), model, *cells)
     return table
 
 
