@@ -1,13 +1,15 @@
-"""Different names for one thing: each identity between rules and published methods holds."""
+"""Formulas that are each other in disguise: every one holds to 1e-12."""
 
-import math
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 
+import laws
 import softhot
+from batches import Batch, K, N, run, smooth
+from cases import CASES, ROWS, batch_with, make_batch
 from softhot import (
     Bernoulli,
     ConfidencePenalty,
@@ -16,242 +18,301 @@ from softhot import (
     MaxSup,
     NegativeUniform,
     Online,
+    Ordinal,
     Others,
     PerClass,
+    PerSample,
     Prior,
+    Schedule,
     Similarity,
     Teacher,
     Uniform,
+    convert_alpha,
+    desmooth,
+    smooth_labels,
 )
+from softhot.core.conventions import CONVENTIONS, alpha_range, meanings
+from softhot.core.similarity import from_confusion, from_embeddings, from_hierarchy
 
-RNG = np.random.default_rng(3)
-N, K = 40, 7
-Z = RNG.normal(size=(N, K)) * 4
-Y = RNG.integers(K, size=N)
-ONE_HOT = np.eye(K)[Y]
-P = np.exp(Z) / np.exp(Z).sum(axis=1, keepdims=True)
-LOG_P = Z - np.log(np.exp(Z).sum(axis=1, keepdims=True))
-NLL = -LOG_P[np.arange(N), Y]
-
-
-def same(ours, theirs):
-    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+BATCH = make_batch(CASES[0])
+Z, Y = BATCH.logits, BATCH.labels
+P = np.exp(Z - Z.max(1, keepdims=True))
+P /= P.sum(1, keepdims=True)
+TRUE = np.arange(N), Y
+EYE = np.eye(K)
+CE = -np.log(P[TRUE])
+ALPHAS = (0.0, 1e-6, 0.1, 0.5, 0.999)
 
 
-def loss(rule, labels=Y, logits=Z, **options):
-    return softhot.cross_entropy(logits, labels, rule, **options)
+def uniform(alpha):
+    """Without the warning of more than a half."""
+    return Uniform(PerClass((alpha,) * K))
 
 
-def both(rule, labels=Y, **options):
-    return softhot.cross_entropy_and_gradient(Z, labels, rule, **options)
+def same_rule(one, two, batch=BATCH, other=None):
+    laws.same(run(one, batch), run(two, other or batch), 1e-12)
 
 
-@pytest.mark.parametrize("a", [0.0, 0.05, 0.1, 0.5])
-def test_smoothing_is_cross_entropy_plus_a_logit_gap(a):
-    same(loss(Uniform(a)), NLL + a * (Z[np.arange(N), Y] - Z.mean(axis=1)))
+@pytest.mark.parametrize("a", ALPHAS)
+def test_uniform_is_cross_entropy_and_a_pull_on_the_true_logit(a):
+    loss, gradient = run(uniform(a), BATCH)
+    laws.close(loss, CE + a * (Z[TRUE] - Z.mean(1)), 1e-12)
+    laws.close(gradient, P - EYE[Y] + a * (EYE[Y] - 1 / K), 1e-12)
 
 
-@pytest.mark.parametrize("a", [0.05, 0.1, 0.5])
-def test_smoothing_is_a_divergence_from_uniform(a):
-    divergence = (np.log(1 / K) - LOG_P).mean(axis=1)  # KL(u || p)
-    same(loss(Uniform(a)), (1 - a) * NLL + a * (divergence + math.log(K)))
+@pytest.mark.parametrize("a", ALPHAS)
+def test_uniform_is_a_kl_to_uniform_and_the_confidence_penalty_the_other_way_round(a):
+    from_uniform = -np.log(K) - np.log(P).mean(1)  # KL(u || p)
+    laws.close(run(uniform(a), BATCH)[0], (1 - a) * CE + a * (from_uniform + np.log(K)), 1e-12)
+    to_uniform = (P * np.log(P)).sum(1) + np.log(K)  # KL(p || u)
+    b = a + 0.1
+    laws.close(run(ConfidencePenalty(b), BATCH)[0], CE + b * (to_uniform - np.log(K)), 1e-12)
 
 
-@pytest.mark.parametrize("e", [0.0, 0.1, 0.3])
-def test_others_is_uniform_at_another_alpha(e):
-    for ours, theirs in zip(both(Others(e)), both(Uniform(e * K / (K - 1))), strict=True):
-        same(ours, theirs)
+@pytest.mark.parametrize("e", [0.0, 0.1, 0.3, 0.79])
+def test_others_is_uniform_at_more(e):
+    same_rule(Others(PerClass((e,) * K)), uniform(e * K / (K - 1)))
+    if e <= 0.5:
+        same_rule(Others(e), Uniform(e * K / (K - 1)))
 
 
-def test_equal_counts_and_equal_rows_are_uniform():
-    rows = tuple(map(tuple, np.full((K, K), 1 / K)))
-    for rule in (Prior(0.2, (3,) * K), Similarity(0.2, rows), Uniform(PerClass([0.2] * K))):
-        same(loss(rule), loss(Uniform(0.2)))
-    same(loss(Prior(0.2, range(1, K + 1), temperature=1e13)), loss(Uniform(0.2)))
-    same(loss(Teacher(0.2), prior=np.full((N, K), 1 / K)), loss(Uniform(0.2)))
-    same(loss(Online(0.2), prior=softhot.OnlineMeans(K).means), loss(Uniform(0.2)))
+@pytest.mark.parametrize("rho", [0.01, 0.2, 0.6])
+def test_negative_uniform_is_backward_correction(rho):
+    noise = (1 - rho) * EYE + rho / K
+    corrected = -np.log(P) @ np.linalg.inv(noise).T
+    laws.close(run(NegativeUniform.from_noise(rho), BATCH)[0], corrected[TRUE], 1e-12)
+    # The same noise, told as a class drawn from the wrong ones only.
+    wrong = rho * (K - 1) / K
+    laws.close(run(NegativeUniform.from_noise(wrong, K), BATCH)[0], corrected[TRUE], 1e-12)
 
 
-@pytest.mark.parametrize("rate", [0.1, 0.2, 0.4])
-def test_negative_smoothing_is_backward_correction(rate):
-    """Patrini et al. 2017: with transition matrix T the corrected loss is T^-1 l."""
-    rho = rate * K / (K - 1)
-    transition = (1 - rho) * np.eye(K) + rho / K
-    corrected = (np.linalg.inv(transition) @ -LOG_P.T)[Y, np.arange(N)]
-    same(loss(NegativeUniform.from_noise(rate, K)), corrected)
-    same(loss(NegativeUniform(-rho / (1 - rho))), corrected)
+def test_negative_uniform_undoes_uniform():
+    """Smoothing by a and by -a/(1 - a) is none, in expectation over the noise."""
+    for a in (0.1, 0.5):
+        labels = smooth_labels(Y, a, num_classes=K)
+        sharp = NegativeUniform(-a / (1 - a))
+        again = smooth_labels(labels, sharp, num_classes=K, smooth_again=True)
+        laws.close(again, EYE[Y], 1e-12)
+        # And what a model of sharpened labels says was sharpened: desmoothing smooths it.
+        laws.close(desmooth(P, sharp), (1 - a) * P + a / K, 1e-12)
 
 
-@pytest.mark.parametrize("a", [0.1, 0.3])
-def test_negative_smoothing_undoes_smoothing(a):
-    smoothed = softhot.smooth_labels(Y, a, num_classes=K)
-    back = softhot.smooth_labels(
-        smoothed, NegativeUniform(-a / (1 - a)), num_classes=K, smooth_again=True
-    )
-    same(back, ONE_HOT)
-
-
-def preferences():
-    delta = RNG.normal(size=(N, 1)) * 3
-    return delta, np.ones((N, 1)), F.logsigmoid(torch.tensor(delta)).numpy()
-
-
-@pytest.mark.parametrize("e", [0.05, 0.1, 0.25])
-def test_conservative_preferences_are_binary_smoothing(e):
-    """cDPO: a share e of the pairs is flipped."""
-    delta, wins, log_sigmoid = preferences()
-    conservative = -(1 - e) * log_sigmoid - e * (log_sigmoid - delta)
-    same(softhot.binary_cross_entropy(delta, wins, Bernoulli(2 * e)), conservative)
-
-
-@pytest.mark.parametrize("e", [0.05, 0.1, 0.3])
-def test_robust_preferences_are_negative_smoothing(e):
-    """rDPO: the unbiased estimate of the loss under flips of rate e."""
-    delta, _, log_sigmoid = preferences()
-    robust = (-(1 - e) * log_sigmoid + e * (log_sigmoid - delta)) / (1 - 2 * e)
-    logits = np.concatenate([delta, np.zeros_like(delta)], axis=1)
+@pytest.mark.parametrize("e", [0.01, 0.1, 0.24])
+def test_preference_losses_are_binary_smoothing(e):
+    d = np.linspace(-9, 9, 19)
+    log_sigmoid = -np.log1p(np.exp(-d))
+    log_other = -np.log1p(np.exp(d))
+    ones = np.ones_like(d)
+    conservative = -(1 - e) * log_sigmoid - e * log_other
+    laws.close(softhot.binary_cross_entropy(d, ones, Bernoulli(2 * e)), conservative, 1e-12)
+    pairs = np.stack([np.zeros_like(d), d], axis=1)
+    first = np.ones(len(d), int)
+    laws.close(softhot.cross_entropy(pairs, first, Uniform(2 * e)), conservative, 1e-12)
+    robust = (-(1 - e) * log_sigmoid + e * log_other) / (1 - 2 * e)
     rule = NegativeUniform(-2 * e / (1 - 2 * e))
-    same(loss(rule, np.zeros(N, int), logits), robust[:, 0])
+    laws.close(softhot.cross_entropy(pairs, first, rule), robust, 1e-12)
+    laws.close(softhot.cross_entropy(pairs, first, NegativeUniform.from_noise(e, 2)), robust, 1e-12)
 
 
-@pytest.mark.parametrize("a", [0.1, 0.3])
-def test_two_classes_are_one_sigmoid(a):
-    delta, wins, _ = preferences()
-    logits = np.concatenate([delta, np.zeros_like(delta)], axis=1)
-    binary = softhot.binary_cross_entropy(delta, wins, Bernoulli(a))
-    same(loss(Uniform(a), np.zeros(N, int), logits), binary[:, 0])
+@pytest.mark.parametrize("a", [0.01, 0.1, 0.19])
+def test_a_margin_of_zero_is_maxsup(a):
+    for name in ("", "allowed", "masked"):
+        batch = batch_with(CASES[0], {name})
+        classes = batch.support.sum(1)
+        for k in set(classes):
+            rows = batch.rows(np.flatnonzero(classes == k))
+            same_rule(Margin(a, 0.0), MaxSup(a * int(k)), rows)
 
 
-@pytest.mark.parametrize("weight", [0.01, 0.1])
-def test_margin_zero_is_max_suppression(weight):
-    rules = Margin(weight, margin=0.0), MaxSup(K * weight)
-    for ours, theirs in zip(*map(both, rules), strict=True):
-        same(ours, theirs)
+def test_maxsup_is_uniform_where_the_prediction_is_right():
+    same_rule(MaxSup(0.1), Uniform(0.1), replace(BATCH, labels=Z.argmax(1)))
 
 
-def test_max_suppression_is_smoothing_where_the_prediction_is_right():
-    right = Z.argmax(axis=1) == Y
-    same(loss(MaxSup(0.1))[right], loss(Uniform(0.1))[right])
-    assert (loss(MaxSup(0.1))[~right] > loss(Uniform(0.1))[~right]).all()
+def test_teacher_free_distillation_is_nearly_uniform():
+    """Its virtual teacher is a softmax of *probabilities* at T = 20: flat to 5e-4."""
+    k, a = 100, 0.1
+    labels = np.arange(k)
+    virtual = np.where(np.eye(k) > 0, 0.99, 0.01 / (k - 1)) / 20
+    teacher = np.exp(virtual) / np.exp(virtual).sum(1, keepdims=True)
+    target = smooth_labels(labels, Teacher(a), num_classes=k, prior=teacher)
+    assert np.abs(target - smooth_labels(labels, a, num_classes=k)).max() < a * 6e-4
 
 
-def test_confidence_penalty_is_the_reverse_divergence():
-    divergence = (P * (LOG_P - np.log(1 / K))).sum(axis=1)  # KL(p || u)
-    same(loss(ConfidencePenalty(0.3)), NLL + 0.3 * (divergence - math.log(K)))
-    threshold = 1.0
-    entropy = -(P * LOG_P).sum(axis=1)
-    hinge = 0.3 * np.maximum(0, threshold - entropy)
-    same(loss(ConfidencePenalty(0.3, threshold)), NLL + hinge)
-    assert (hinge == 0).any()
-    assert (hinge > 0).any()
+def test_degenerate_rules_are_plainer_ones():
+    same = partial(same_rule)
+    same(Focal(0.0), Uniform(0.0))
+    same(Prior(0.1, (3,) * K), Uniform(0.1))
+    same(Prior(0.1, (1, 2, 3, 4, 5), 1e12), Uniform(0.1))
+    same(Similarity(0.1, np.full((K, K), 1 / K)), Uniform(0.1))
+    same(Similarity(0.1, (1 - EYE) / (K - 1)), Others(0.1))
+    same(Similarity(1.0, EYE), Uniform(0.0))
+    same(Ordinal(scale=60.0), Uniform(0.0))
+    same(Ordinal(0.1, scale=1e-14), Uniform(0.1))
+    same(Online(0.1), Uniform(0.1), replace(BATCH, prior=np.full((K, K), 1 / K)), BATCH)
+    same(Teacher(1.0), Uniform(0.0), replace(BATCH, prior=EYE[Y], by_row=True), BATCH)
+    by_class = replace(BATCH, prior=ROWS)
+    same(Teacher(0.5), Online(0.5), replace(by_class, prior=ROWS[Y], by_row=True), by_class)
+    same(Online(0.5), Similarity(0.5, ROWS), by_class, BATCH)
+    same(Uniform(PerClass((0.1,) * K)), Uniform(0.1))
+    same(Uniform(PerSample()), Uniform(0.1), replace(BATCH, alpha=np.full(N, 0.1)), BATCH)
+    same(Uniform(Schedule(((0, 0.0), (4, 0.4)))).at(1), Uniform(0.1))
+    same(from_confusion(np.ones((K, K))), Others(0.1))
+    same(from_embeddings(EYE), Others(0.1))
+    same(from_hierarchy([(name,) for name in "abcde"], beta=60.0), Uniform(0.0))
 
 
-def jensen(a, p):
-    """Meister et al. 2020: the skew Jensen divergence between p and uniform, G = -H."""
-
-    def negentropy(q):
-        return (q * np.log(q)).sum(axis=1)
-
-    u = np.full_like(p, 1 / K)
-    mixed = negentropy(a * p + (1 - a) * u)
-    return (a * negentropy(p) + (1 - a) * negentropy(u) - mixed) / (a * (1 - a))
+def test_per_sample_is_one_rule_a_row():
+    shares = np.linspace(0, 0.9, N)
+    loss, gradient = run(Uniform(PerSample()), replace(BATCH, alpha=shares))
+    for n in range(N):
+        one = BATCH.rows(np.array([n]))
+        laws.same(run(uniform(shares[n]), one), (loss[[n]], gradient[[n]]), 1e-12)
 
 
-def test_the_generalised_family_ends_in_both():
-    """Its ends are KL(p || u), the confidence penalty, and KL(u || p), smoothing."""
-    logits, beta = Z / 8, 0.3
-    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    hard = loss(Uniform(0.0), logits=logits)
-    penalty = loss(ConfidencePenalty(beta), logits=logits) + beta * math.log(K)
-    np.testing.assert_allclose(hard + beta * jensen(1e-6, p), penalty, atol=1e-5)
-    a = beta / (1 + beta)
-    smoothed = (loss(Uniform(a), logits=logits) - a * math.log(K)) / (1 - a)
-    np.testing.assert_allclose(hard + beta * jensen(1 - 1e-6, p), smoothed, atol=1e-5)
+def test_smoothing_twice_is_smoothing_once_more():
+    once = smooth_labels(Y, 0.1, num_classes=K)
+    twice = smooth_labels(once, 0.2, num_classes=K, smooth_again=True)
+    laws.close(twice, smooth_labels(Y, 1 - 0.9 * 0.8, num_classes=K), 1e-12)
 
 
-def test_focal_at_zero_is_cross_entropy():
-    for ours, theirs in zip(both(Focal(0.0)), both(Uniform(0.0)), strict=True):
-        same(ours, theirs)
-    same(loss(Focal(2.0)), (1 - np.exp(-NLL)) ** 2 * NLL)
+def test_mixing_targets_commutes_with_smoothing():
+    for case in CASES:
+        if case.penalty is None and case.loss is None:
+            batch = make_batch(case)
+            other = replace(batch, labels=(Y + 2) % K)
+            mixture = replace(batch, labels=0.75 * EYE[Y] + 0.25 * EYE[other.labels])
+            expected = 0.75 * smooth(case.rule, batch) + 0.25 * smooth(case.rule, other)
+            laws.close(smooth(case.rule, mixture), expected, 1e-12)
 
 
-def test_teacher_free_distillation_is_smoothing():
-    """Yuan et al. 2020: softmax over *probabilities* at T = 20 is uniform to 5e-4."""
-    virtual = 0.99 * ONE_HOT + 0.01 / (K - 1) * (1 - ONE_HOT)
-    tempered = np.exp(virtual / 20)
-    tempered /= tempered.sum(axis=1, keepdims=True)
-    off = loss(Teacher(0.1), prior=tempered) - loss(Uniform(0.1))
-    assert np.abs(off).max() < 0.1 * 0.05 * np.abs(LOG_P).max()
-    assert np.abs(tempered - 1 / K).max() < 0.01
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_desmoothing_undoes_smoothing(case):
+    if case.penalty is not None or case.loss is not None or case.name == "negative":
+        return
+    random = np.random.default_rng(1)
+    posterior = replace(make_batch(case), labels=random.dirichlet(np.ones(K), size=N))
+    per_sample = isinstance(case.rule.alpha, PerSample)
+    smoothed = smooth(case.rule, posterior)
+    given = {"alpha": posterior.alpha} if per_sample else {}
+    if posterior.prior is not None:
+        given["prior"] = posterior.prior
+    for clip in (False, True):
+        laws.close(desmooth(smoothed, case.rule, clip=clip, **given), posterior.labels, 1e-12)
+    # The class axis may be anywhere.
+    if posterior.by_row:
+        given["prior"] = posterior.prior.T
+    first = desmooth(smoothed.T, case.rule, axis=0, clip=False, **given)
+    laws.close(first.T, posterior.labels, 1e-12)
 
 
-@pytest.mark.parametrize("rule", [Uniform(0.1), Others(0.2), Prior(0.3, range(1, K + 1))])
-def test_mixing_and_smoothing_commute(rule):
-    other = np.roll(ONE_HOT, 1, axis=0)
-    share = RNG.random((N, 1))
-    mixed = share * ONE_HOT + (1 - share) * other
-    smooth = {"num_classes": K, "kind": "soft", "smooth_again": True}
-    first, second = (softhot.smooth_labels(x, rule, **smooth) for x in (ONE_HOT, other))
-    same(softhot.smooth_labels(mixed, rule, **smooth), share * first + (1 - share) * second)
-    parts = (loss(rule, x, smooth_again=True) for x in (ONE_HOT, other))
-    same(
-        loss(rule, mixed, smooth_again=True),
-        sum(s * p for s, p in zip((share[:, 0], 1 - share[:, 0]), parts, strict=True)),
-    )
+def test_the_smoothed_loss_of_a_linear_head_is_the_hard_one_and_a_rank_one_term():
+    random = np.random.default_rng(2)
+    h, w, b = random.normal(size=(N, 7)), random.normal(size=(K, 7)), random.normal(size=K)
+    hard = run(Uniform(0.0), replace(BATCH, logits=h @ w.T + b))[0]
+    pull = (h * (w[Y] - w.mean(0))).sum(1) + b[Y] - b.mean()
+    smoothed = run(Uniform(0.1), replace(BATCH, logits=h @ w.T + b))[0]
+    laws.close(smoothed, hard + 0.1 * pull, 1e-12)
 
 
-ALIKE = 0.5 * np.eye(K) + 0.5 * RNG.dirichlet(np.ones(K), size=K)
+def test_class_weights_on_hard_labels_are_sample_weights():
+    weighted = batch_with(CASES[0], {"weight"})
+    by_class = batch_with(CASES[0], {"class weight"})
+    for reduction in ("none", "sum", "mean"):
+        one, two = (replace(batch, reduction=reduction) for batch in (weighted, by_class))
+        laws.same(run(Uniform(0.0), one), run(Uniform(0.0), two), 1e-12)
+
+
+def test_weights_of_one_are_none():
+    for weighting in ("sample", "class"):
+        for reduction in ("none", "sum", "mean"):
+            plain = replace(BATCH, reduction=reduction)
+            ones = replace(plain, weight=np.ones(K), weighting=weighting)
+            same_rule(Uniform(0.1), Uniform(0.1), plain, ones)
+
+
+def test_everything_allowed_is_no_mask():
+    for case in CASES:
+        batch = make_batch(case)
+        free = replace(batch, allowed=np.ones((N, K), bool))
+        laws.same(run(case.rule, free), run(case.rule, batch), 1e-12)
+
+
+def test_a_class_that_is_not_allowed_is_not_there():
+    """Taking the class out of the problem, in whatever way, is the same problem."""
+    few = Batch(Z, np.where(Y == K - 1, 0, Y))
+    mask = np.ones((N, K), bool)
+    mask[:, -1] = False
+    smaller = replace(few, logits=Z[:, :-1])
+    masked = np.where(mask, Z, -np.inf)
+    pairs = [(rule, rule) for rule in (Uniform(0.1), Others(0.1), MaxSup(0.1), Margin(0.1, 1.0))]
+    pairs += [(ConfidencePenalty(0.1, 1.0), ConfidencePenalty(0.1, 1.0)), (Focal(), Focal())]
+    pairs += [(Prior(0.1, (1, 2, 3, 4, 9)), Prior(0.1, (1, 2, 3, 4)))]
+    for wide, narrow in pairs:
+        loss, gradient = run(narrow, smaller)
+        expected = loss, np.pad(gradient, ((0, 0), (0, 1)))
+        laws.same(run(wide, replace(few, allowed=mask)), expected, 1e-12)
+        laws.same(run(wide, replace(few, logits=masked)), expected, 1e-12)
+        half = replace(few, logits=np.where(np.arange(N)[:, None] % 2, masked, Z), allowed=mask)
+        laws.same(run(wide, half), expected, 1e-12)
+
+
+CONVERTIBLE = [name for name, convention in CONVENTIONS.items() if not convention.why_not]
+
+
+@pytest.mark.parametrize("frm", CONVERTIBLE)
+@pytest.mark.parametrize("to", CONVERTIBLE)
+def test_converted_arguments_give_the_same_targets(frm, to):
+    source, target = CONVENTIONS[frm], CONVENTIONS[to]
+    for k in (2,) if source.binary or target.binary else (2, 3, 10, 1000):
+        for e in (1e-6, 0.1, 0.3, 0.49):
+            other = convert_alpha(e, frm, to, k)
+            assert source.on(e, k) == pytest.approx(target.on(other, k), abs=1e-14)
+            assert source.off(e, k) == pytest.approx(target.off(other, k), abs=1e-14)
+            assert convert_alpha(other, to, frm, k) == pytest.approx(e, abs=1e-14)
+            assert other in alpha_range(target, k)
 
 
 @pytest.mark.parametrize(
-    "rule",
-    [
-        Uniform(0.3),
-        Others(0.3),
-        Prior(0.3, range(1, K + 1)),
-        Similarity(0.5, ALIKE),
-        Uniform(PerClass(np.linspace(0, 0.5, K))),
-        NegativeUniform(-0.2),
+    ("name", "k", "on", "off"),
+    [  # e = 0.1, worked out by hand
+        ("uniform", 2, 0.95, 0.05),
+        ("uniform", 10, 0.91, 0.01),
+        ("others", 2, 0.9, 0.1),
+        ("others", 10, 0.9, 1 / 90),
+        ("classy_vision", 2, 1.05 / 1.1, 0.05 / 1.1),
+        ("classy_vision", 10, 1.01 / 1.1, 0.01 / 1.1),
+        ("kept", 10, 0.19, 0.09),
+        ("binary_half", 2, 0.95, 0.05),
+        ("binary_full", 2, 0.9, 0.1),
+        ("skip_pad", 10, 0.9, 0.0125),
+        ("sigmoid_over_classes", 10, 0.91, 0.01),
+        ("one_sided", 10, 0.9, 0.0),
     ],
-    ids=repr,
 )
-def test_desmoothing_is_the_inverse(rule):
-    options = {"num_classes": K, "kind": "soft", "smooth_again": True}
-    soft = RNG.dirichlet(np.full(K, 5.0), size=N) * 0.5 + 0.5 / K  # far enough from the corners
-    smoothed = softhot.smooth_labels(soft, rule, **options)
-    same(softhot.desmooth(smoothed, rule, clip=False), soft)
-    same(softhot.desmooth(smoothed, rule), soft)
+def test_conventions_are_those_worked_out_by_hand(name, k, on, off):
+    convention = CONVENTIONS[name]
+    assert convention.on(0.1, k) == pytest.approx(on, abs=1e-15)
+    assert convention.off(0.1, k) == pytest.approx(off, abs=1e-15)
+    assert convert_alpha(0.1, name, name, k) == 0.1
+    if not convention.why_not:
+        alpha = PerClass((convert_alpha(0.1, name, "uniform", k),) * k)
+        target = smooth_labels([0], Uniform(alpha), num_classes=k)
+        assert target[0, :2] == pytest.approx([on, off])
 
 
-def test_rank_one_identity_of_a_linear_head():
-    """With z = W h + b smoothing is the hard loss plus a h (W_y - mean W) + a (b_y - mean b)."""
-    hidden, weight, bias = RNG.normal(size=(N, 5)), RNG.normal(size=(K, 5)), RNG.normal(size=K)
-    logits = hidden @ weight.T + bias
-    gap = (hidden * (weight[Y] - weight.mean(axis=0))).sum(axis=1) + bias[Y] - bias.mean()
-    hard = loss(Uniform(0.0), logits=logits)
-    same(loss(Uniform(0.1), logits=logits), hard + 0.1 * gap)
-
-
-@pytest.mark.parametrize(("k", "floor"), [(2, 0.199), (10, 0.500), (100, 0.778), (50257, 1.408)])
-def test_the_floor_of_the_loss_is_the_entropy_of_the_target(k, floor):
-    assert softhot.explain(0.1, k).loss_floor == pytest.approx(floor, abs=6e-4)
-
-
-def test_weights_by_class_flip_the_optimum_at_the_stated_ratio():
-    """Two classes, alpha 0.1: from a weight ratio of 19 on the wrong class is best."""
-    assert softhot.explain(0.1, 2).flip_ratio == pytest.approx(19)
-    for ratio, wrong in ((18.9, False), (19.1, True)):
-        weighted = np.array([1, ratio]) * softhot.smooth_labels([0], 0.1, num_classes=2)[0]
-        assert bool(weighted.argmax() == 1) is wrong
-        logits = np.log(weighted / weighted.sum())[None]
-        options = {"weight": [1.0, ratio], "weighting": "class"}
-        if wrong:
-            with pytest.warns(softhot.SofthotWarning, match="19"):
-                _, slope = softhot.cross_entropy_and_gradient(
-                    logits, np.array([0]), Uniform(0.1), **options
-                )
-        else:
-            _, slope = softhot.cross_entropy_and_gradient(
-                logits, np.array([0]), Uniform(0.1), **options
-            )
-        np.testing.assert_allclose(slope, 0, atol=1e-12)
+def test_meanings_list_every_convention_that_takes_the_argument():
+    assert [row["convention"] for row in meanings(0.1, 10)] == list(CONVENTIONS)
+    assert "skip_pad" not in [row["convention"] for row in meanings(0.1, 2)]
+    taken = {row["convention"] for row in meanings(0.95, 10)}
+    assert taken == set(CONVENTIONS) - {"others", "binary_full"}
+    for row in meanings(0.1, 10):
+        convention = CONVENTIONS[row["convention"]]
+        k = 2 if convention.binary else 10
+        assert row == {
+            "convention": row["convention"],
+            "formula": convention.formula,
+            "on": convention.on(0.1, k),
+            "off": convention.off(0.1, k),
+            "uniform": convention.to_uniform(0.1, k) if convention.to_uniform else None,
+            "used_by": convention.used_by,
+        }
