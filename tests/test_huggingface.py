@@ -226,6 +226,8 @@ LOGITS = torch.zeros(2, 5, 7)
     [
         (lambda: SmoothLoss(1.5), r"Uniform.alpha must be a real number in \[0, 1\)"),
         (lambda: SmoothLoss("0.1"), "rule must be a rule"),
+        (lambda: SmoothLoss(softhot.Teacher()), "needs nothing from the batch"),
+        (lambda: SmoothLoss(softhot.Uniform(softhot.PerSample())), "needs nothing from the batch"),
         (lambda: SmoothLoss(0.1, shift=1), "shift must be True, False or 'auto'; got 1"),
         (lambda: HardMetrics(shift=None), "shift must be True, False or 'auto'"),
         (lambda: SmoothLoss(0.1, ignore_index=None), "ignore_index must be an integer"),

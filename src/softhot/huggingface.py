@@ -25,6 +25,7 @@ from torch import Tensor
 
 from softhot.core.check import InputError, Interval
 from softhot.core.rule import HARD, Rule, Uniform, check_rule
+from softhot.core.weights import PerSample
 from softhot.metrics import Predictions, score
 from softhot.torch import cross_entropy
 
@@ -49,7 +50,7 @@ class SmoothLoss:
     first labels too, which no position predicts.
 
     Args:
-        rule: a softhot rule; a number means ``Uniform(number)``.
+        rule: a softhot rule that needs nothing from the batch; a number means ``Uniform(number)``.
         shift: whether position t is to predict label t + 1, as in causal language models. "auto"
             reads it off the type of the model's output, and asks where that does not say.
         ignore_index: labels to leave out.
@@ -71,6 +72,9 @@ class SmoothLoss:
         self, rule: Rule | float = 0.1, *, shift: bool | str = "auto", ignore_index: int = -100
     ) -> None:
         self.rule = check_rule(Uniform(rule) if isinstance(rule, float | int) else rule)
+        if self.rule.base.FROM_BATCH or isinstance(self.rule.base.alpha, PerSample):
+            hint = "Trainer hands the loss nothing else: write a compute_loss_func of your own."
+            raise InputError("rule", "a rule that needs nothing from the batch", rule, hint)
         self.shift = _check_shift(shift)
         self.ignore_index = IDS.check("ignore_index", ignore_index)
 
