@@ -1,6 +1,6 @@
 """More than one process: classes spread over them, DistributedDataParallel, DTensor.
 
-Every test starts its processes once and goes through all of its cases in them.
+Starting processes is slow: a test starts its own once, and they go through all of the cases.
 """
 
 import datetime
@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 import softhot
 from softhot import InputError, PerClass, PerSample
@@ -39,21 +38,41 @@ RULES = (
 )
 
 
-def spread(work, size, tmp_path, *arguments):
-    """Run ``work(rank, size, ...)`` in as many processes; a failure in any is raised here."""
-    mp.spawn(_join, (work, size, str(tmp_path / "store"), *arguments), nprocs=size)
-
-
-def _join(rank, work, size, store, *arguments):
+def join(rank, size, store, *works):
+    """Go through the works as one of so many processes; what one of them raises fails the test."""
     torch.set_num_threads(1)
-    wait = datetime.timedelta(seconds=30)
     dist.init_process_group(
-        "gloo", init_method=f"file://{store}", rank=rank, world_size=size, timeout=wait
+        "gloo",
+        init_method=f"file://{store}",
+        rank=rank,
+        world_size=size,
+        timeout=datetime.timedelta(seconds=60),
     )
     try:
-        work(rank, size, *arguments)
+        for work in works:
+            work(rank, size)
     finally:
         dist.destroy_process_group()
+
+
+def test_one_process(tmp_path):
+    threads = torch.get_num_threads()
+    join(0, 1, tmp_path / "store", shards_are_dense)
+    torch.set_num_threads(threads)
+
+
+def test_two_processes(tmp_path):
+    works = (
+        shards_are_dense,
+        what_shards_cannot_do_is_said,
+        data_parallel_is_whole,
+        dtensors_are_whole,
+    )
+    mp.spawn(join, (2, str(tmp_path / "store"), *works), nprocs=2)
+
+
+def test_four_processes(tmp_path):
+    mp.spawn(join, (4, str(tmp_path / "store"), shards_are_dense), nprocs=4)
 
 
 # ------------------------------------------------------------------------ vocabulary parallel
@@ -103,9 +122,11 @@ def from_batch(rule, labels):
     return arguments
 
 
-def sharded_is_dense(rank, size):
-    for rule in RULES:
-        for batch in batches():
+def shards_are_dense(rank, size):
+    for i, rule in enumerate(RULES):
+        for j, batch in enumerate(batches()):
+            if (i + j) % size:  # more processes are slower: they share the cases
+                continue
             options = dict(batch)
             logits, labels = options.pop("logits"), options.pop("labels")
             options |= from_batch(rule, labels)
@@ -133,12 +154,7 @@ def sharded_is_dense(rank, size):
                     assert torch.allclose(slope, mine, rtol=tolerance, atol=tolerance / 4), what
 
 
-@pytest.mark.parametrize("size", [1, 2, 4])
-def test_spread_over_processes_the_loss_and_gradient_are_the_dense_ones(size, tmp_path):
-    spread(sharded_is_dense, size, tmp_path)
-
-
-def refuses(rank, size):
+def what_shards_cannot_do_is_said(rank, size):
     z, y = torch.randn(4, 3, requires_grad=True), torch.tensor([0, 5, 2, 1])
 
     def message(*arguments, **options):
@@ -162,10 +178,6 @@ def refuses(rank, size):
     assert everywhere[0] == everywhere[1]  # to the last bit
 
 
-def test_what_shards_cannot_do_is_said(tmp_path):
-    spread(refuses, 2, tmp_path)
-
-
 # ------------------------------------------------------------------------------------- DDP
 
 
@@ -180,7 +192,9 @@ def rows():
     return x, torch.randint(5, (8,), generator=random)
 
 
-def data_parallel(rank, size):
+def data_parallel_is_whole(rank, size):
+    from torch.nn.parallel import DistributedDataParallel
+
     x, y = rows()
     criterion = CrossEntropyLoss(label_smoothing=0.1)
     alone, parallel = network(), DistributedDataParallel(network())
@@ -190,14 +204,10 @@ def data_parallel(rank, size):
         assert torch.allclose(one.grad, many.grad, rtol=0, atol=1e-15)
 
 
-def test_data_parallel_gradients_are_those_of_the_whole_batch(tmp_path):
-    spread(data_parallel, 2, tmp_path)
-
-
 # ----------------------------------------------------------------------------------- DTensor
 
 
-def placed(rank, size):
+def dtensors_are_whole(rank, size):
     from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
 
     mesh = init_device_mesh("cpu", (size,))
@@ -216,7 +226,3 @@ def placed(rank, size):
                 where = (rule, logits_at, labels_at)
                 assert torch.allclose(loss.full_tensor(), expected, rtol=1e-13), where
                 assert torch.allclose(z.grad.full_tensor(), slopes, rtol=0, atol=1e-15), where
-
-
-def test_dtensors_give_what_the_whole_tensors_give(tmp_path):
-    spread(placed, 2, tmp_path)

@@ -62,7 +62,7 @@ def choose(
         return Choice("core", "labels are distributions")
     if allowed:
         return Choice("core", "a class mask comes with the call")
-    if weighting == "class":
+    if weighting != "sample":
         return Choice("core", "class weights enter the target")
     if compiled:
         return Choice("compiled", "torch.compile fuses what it sees")

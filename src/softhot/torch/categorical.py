@@ -14,7 +14,7 @@ from softhot.core.losses import Batch
 from softhot.core.rule import Rule, Uniform, check_rule
 from softhot.core.weights import PerClass, PerSample
 from softhot.kernels import choose, chunked
-from softhot.torch.closed_form import check_once, is_wrapper, slices, wide
+from softhot.torch.closed_form import check_once, is_wrapper, no_autocast, slices, wide
 
 IDS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 BY_ROW = ("where", "alpha")
@@ -45,7 +45,7 @@ class Categorical:
         plain = self._plain_rows(logits) if choice.name == "chunked" else None
         if plain is not None:
             return self._chunked(logits, *plain, gradient=gradient, upstream=upstream)
-        with torch.autocast(logits.device.type, enabled=False):
+        with no_autocast(logits):
             # If a part fails, all rows at once: an error then names the right one.
             with contextlib.suppress(InputError):
                 return self._core(logits, self._cuts(logits), gradient, upstream)
@@ -54,7 +54,7 @@ class Categorical:
     def differentiable(self, logits: Tensor) -> Tensor:
         if is_wrapper(logits):
             logits = _classes_together(logits, self.options["axis"])
-        with torch.autocast(logits.device.type, enabled=False):
+        with no_autocast(logits):
             batch = self._batch(logits, ..., whole=True)
             return self._reduced(_rows(batch), batch.normalizer)
 

@@ -7,6 +7,7 @@ the scale of a ``GradScaler`` is known: without it small probabilities would be 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -113,6 +114,14 @@ def slices(n: int, step: int) -> Iterator[slice]:
     """Slices of at most ``step``, and at least 1, that cover ``n``."""
     for i in range(0, n, max(step, 1)):
         yield slice(i, i + max(step, 1))
+
+
+def no_autocast(tensor: Tensor) -> contextlib.AbstractContextManager:
+    """Arithmetic in the dtypes it is written in."""
+    kind = tensor.device.type
+    if not torch.amp.is_autocast_available(kind):
+        return contextlib.nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 def check_once(label_smoothing: float) -> None:

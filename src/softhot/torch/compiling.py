@@ -12,16 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softhot.core.binary import BinaryRule
+from softhot.core.binary import Bernoulli, BinaryRule
 from softhot.core.check import InputError
-from softhot.core.rule import Rule, Uniform
+from softhot.core.rule import Rule, Uniform, check_rule
 from softhot.core.weights import PerSample
 from softhot.kernels import choose, compiled
-from softhot.torch.binary import binary_loss, binary_rule_of
-from softhot.torch.categorical import IDS, Categorical, rule_of
+from softhot.torch.binary import binary_loss
+from softhot.torch.categorical import IDS, Categorical
 from softhot.torch.closed_form import check_once
 
 _RULES: dict[str, Any] = {}
+_SMOOTH = Uniform(0.1)  # stands for any strength
 
 
 def cross_entropy(
@@ -33,13 +34,20 @@ def cross_entropy(
     options: dict[str, Any],
 ) -> Tensor:
     """What :func:`softhot.torch.cross_entropy` does while it is compiled."""
-    given = Uniform(label_smoothing) if rule is None else rule
+    given, alpha = _SMOOTH if rule is None else rule, options["alpha"]
+    _check_strength(rule, label_smoothing, alpha)
     if _can_be_fused(input, target, given, options):
-        if rule is not None:
-            check_once(label_smoothing)
-        return _fused(input, target, given, reduction, options)
-    key = _key(rule, 0 if rule is None else id(rule), label_smoothing, False)
-    return _in_graph(input, target, key, reduction, options)
+        share: Any = label_smoothing
+        if alpha is not None:
+            allowed: Any = given.base.RANGES["alpha"]
+            share = torch.where(allowed.holds(alpha), alpha, torch.nan)
+        elif rule is not None:
+            share = rule.base.alpha
+        return _fused(input, target, given, share, reduction, options)
+    if rule is None:
+        strength = torch.full((), label_smoothing, dtype=torch.float64, device=input.device)
+        return _in_graph(input, target, "", strength, reduction, options)
+    return _in_graph(input, target, _key(rule, id(rule)), None, reduction, options)
 
 
 def binary_cross_entropy(
@@ -53,8 +61,23 @@ def binary_cross_entropy(
     options: dict[str, Any],
 ) -> Tensor:
     """What :func:`softhot.torch.binary_cross_entropy_with_logits` does while it is compiled."""
-    key = _key(rule, 0 if rule is None else id(rule), label_smoothing, True)
-    return _binary_in_graph(input, target, key, reduction, weight, where, options)
+    _check_strength(rule, label_smoothing, None)
+    given = (reduction, weight, where, options)
+    if rule is None:
+        strength = torch.full((), label_smoothing, dtype=torch.float64, device=input.device)
+        return _binary_in_graph(input, target, "", strength, *given)
+    return _binary_in_graph(input, target, _key(rule, id(rule)), None, *given)
+
+
+def _check_strength(rule: Rule | None, label_smoothing: float, alpha: Tensor | None) -> None:
+    """What the rule's own checks say, in operations that Dynamo traces."""
+    _allow_in_graph()
+    if rule is not None:
+        check_once(label_smoothing)
+    elif not 0 <= label_smoothing < 1:
+        raise InputError("label_smoothing", "a real number in [0, 1)", label_smoothing)
+    elif alpha is not None:
+        raise InputError("alpha", "left out beside label_smoothing", alpha)
 
 
 def _can_be_fused(input: Tensor, target: Tensor, rule: Rule, options: dict[str, Any]) -> bool:
@@ -78,24 +101,23 @@ def _can_be_fused(input: Tensor, target: Tensor, rule: Rule, options: dict[str, 
 
 
 def _fused(
-    input: Tensor, target: Tensor, rule: Rule, reduction: str, options: dict[str, Any]
+    input: Tensor, target: Tensor, rule: Rule, alpha: Any, reduction: str, options: dict[str, Any]
 ) -> Tensor:
     counted, labels, weight = options["where"], target.long(), options["weight"]
     if options["ignore_index"] is not None:
         kept = labels != options["ignore_index"]
         counted = kept if counted is None else counted & kept
-    given: Any = options["alpha"]
-    share: Any = rule.base.alpha if given is None else given
     rows = compiled.loss(
         input.movedim(options["axis"], -1),
         labels,
-        share,
+        alpha,
         rule.base.mixing,
         counted,
     )
     weights = torch.ones_like(rows)
     if weight is not None:
-        weights = weight[labels if counted is None else torch.where(counted, labels, 0)]
+        safe = labels if counted is None else torch.where(counted, labels, 0)
+        weights = weight.to(rows.dtype)[safe]
         rows = rows * weights
     if reduction != "mean":
         return rows.sum() if reduction == "sum" else rows
@@ -103,41 +125,60 @@ def _fused(
     return rows.sum() / torch.where(total > 0, total, 1)
 
 
-def _key(rule: Any, identity: int, label_smoothing: float, binary: bool) -> str:
-    """A name for the rule; a graph holds strings, and Dynamo guards the identity.
+def _allow_in_graph() -> None:
+    """Make the two functions at the end opaque to Dynamo, which runs this as it is.
 
-    Dynamo runs this as it is, once for each rule. It also makes the two functions below opaque to
-    Dynamo; not earlier, since importing ``torch._dynamo`` takes seconds.
+    Not earlier, since importing ``torch._dynamo`` takes seconds.
     """
     torch.compiler.allow_in_graph(_in_graph)
     torch.compiler.allow_in_graph(_binary_in_graph)
-    if rule is not None and any(field.name not in rule.__dict__ for field in fields(rule)):
+
+
+def _key(rule: Any, identity: int) -> str:
+    """A name for the rule, which Dynamo asks for once: graphs hold names, guards identities."""
+    if any(field.name not in rule.__dict__ for field in fields(rule)):
         hint = "Build it once, outside of the compiled function."
         raise InputError("rule", "built before it is compiled", type(rule).__name__, hint)
-    rule = (binary_rule_of if binary else rule_of)(rule, label_smoothing)
-    key = f"{rule!r} {identity}"
+    key = f"{type(rule).__name__} {identity}"
     _RULES[key] = rule
     return key
 
 
 # What torch.compiler.assume_constant_result sets, without its import of torch._dynamo.
-_key._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_functions: tuple[Any, ...] = (_allow_in_graph, _key)
+for _function in _functions:
+    _function._dynamo_marked_constant = True
 
 
 def _in_graph(
-    input: Tensor, target: Tensor, key: str, reduction: str, options: dict[str, Any]
+    input: Tensor,
+    target: Tensor,
+    key: str,
+    strength: Tensor | None,
+    reduction: str,
+    options: dict[str, Any],
 ) -> Tensor:
-    return Categorical(target, _RULES[key], reduction, options).differentiable(input)
+    rule = check_rule(_RULES[key]) if strength is None else _of_strength(Uniform, strength)
+    return Categorical(target, rule, reduction, options).differentiable(input)
 
 
 def _binary_in_graph(
     input: Tensor,
     target: Tensor,
     key: str,
+    strength: Tensor | None,
     reduction: str,
     weight: Tensor | None,
     where: Tensor | None,
     options: dict[str, Any],
 ) -> Tensor:
-    loss = binary_loss(input, target, _RULES[key], reduction, weight, where, options)
+    rule = _RULES[key] if strength is None else _of_strength(Bernoulli, strength)
+    loss = binary_loss(input, target, rule, reduction, weight, where, options)
     return loss.differentiable(input)
+
+
+def _of_strength(kind: type, strength: Tensor) -> Any:
+    """A rule whose alpha is a tensor, already checked, so that a new value needs no new graph."""
+    rule: Any = object.__new__(kind)
+    object.__setattr__(rule, "alpha", strength)
+    return rule
