@@ -182,9 +182,11 @@ def make_target(
     weight, per_class = _alpha(xp, labels, base, num_classes, alpha, dtype, counted, look)
     if look and soft and not smooth_again and not _is_zero(weight) and base.PRIOR != "by_row":
         _check_not_smoothed(xp, labels, counted)
-    # A row with one allowed class has its target there, whatever the weight.
-    few = None if allowed is None else xp.sum(xp.astype(allowed, dtype), axis=-1)
-    k = num_classes if few is None else xp.clip(few, min=2)
+    k = num_classes
+    if allowed is not None:
+        # A row with one allowed class has its target there, whatever the weight.
+        few = xp.sum(xp.astype(allowed, dtype), axis=-1)
+        k = xp.where(few > 1, few, xp.full_like(few, num_classes))
     weight = _mix(xp, base, weight, k, per_class and soft, look)
     source = _prior(xp, labels, base, num_classes, prior, dtype, counted, look)
 
