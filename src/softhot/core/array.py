@@ -163,9 +163,6 @@ class KerasNamespace:
         # A traced batch size is None, which keras.ops.reshape would take for "leave it out".
         return self.__getattr__("reshape")(array, tuple(-1 if n is None else n for n in shape))
 
-    def clip(self, array: Array, min: float) -> Array:
-        return self.maximum(array, min)
-
     def isdtype(self, dtype: Any, kind: str) -> Any:
         name = sys.modules["keras"].backend.standardize_dtype(dtype)
         letters = {"bool": ("bool",), "integral": ("int", "uint"), "complex floating": ("complex",)}
