@@ -253,6 +253,8 @@ CASES = (
     ),
 )
 
+TARGET_CASES = [c for c in CASES if c.penalty is None and c.loss is None]
+
 # A binary rule and the targets of the rows (1, 0, 0, 1, 0) and (0, 0, 1, 0, 0), by hand.
 BINARY = (
     ("bernoulli", Bernoulli(0.1), ((0.95, 0.05, 0.05, 0.95, 0.05), (0.05, 0.05, 0.95, 0.05, 0.05))),

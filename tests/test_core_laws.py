@@ -13,14 +13,13 @@ import laws
 import softhot
 from backends import Backend
 from batches import K, N, run, smooth
-from cases import CASES, OPTIONS, WEIGHT, batch_with, can_combine, make_batch
+from cases import CASES, OPTIONS, TARGET_CASES, WEIGHT, batch_with, can_combine, make_batch
 from oracle import oracle
 from softhot.core.losses import Batch
 from softhot.core.rule import Composite, Rule
 
 case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-TARGET_RULES = [c for c in CASES if c.penalty is None and c.loss is None]
-target_case = pytest.mark.parametrize("case", TARGET_RULES, ids=lambda case: case.name)
+target_case = pytest.mark.parametrize("case", TARGET_CASES, ids=lambda case: case.name)
 # All options, in as few calls as possible.
 FEW = [
     set(),
