@@ -1,6 +1,7 @@
 """Peak memory beyond the logits, in multiples of them, as the operating system counts it."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -56,7 +57,10 @@ print(json.dumps({
 
 @pytest.fixture(scope="module", name="extra")
 def _extra():
-    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=False)
+    # Large blocks go back to the system when they are freed, so that the peak is what is in use.
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "131072"}
+    command = [sys.executable, "-c", CODE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -64,9 +68,9 @@ def _extra():
 def test_the_gradient_is_the_only_buffer_of_the_size_of_the_logits(extra):
     for name in ("backward", "scaled", "by row", "ignoring", "bfloat16", "float16", "images"):
         assert extra[name] <= 1.2, extra
-    for name in ("penalty", "prior", "binary"):  # and some dozens of MB for what is in work
-        assert extra[name] <= 2.0, extra
-    assert extra["torch"] >= 2.5, "the measurement sees nothing"
+    for name in ("penalty", "prior", "binary"):  # beside it a dozen arrays of a block each
+        assert extra[name] <= 1.4, extra
+    assert extra["torch"] >= 2, "the measurement sees nothing"
 
 
 def test_without_a_gradient_there_is_none(extra):
