@@ -80,9 +80,27 @@ class Target:
         xp = self.xp
         wide = accumulator(xp, self.labels) if self.soft else widest(xp)
         prior = self.uniform(wide) if self.prior is None else xp.astype(self.prior, wide)
+        if isinstance(self.labels, np.ndarray) and not self.soft and self._is_row_by_row_alike:
+            return self._filled(prior, wide if dtype is None else dtype)
         alpha = _column(xp, like(xp, self.labels, self.alpha, wide))
         target = (1 - alpha) * self.label_mass(wide) + alpha * prior
         return target if dtype is None else xp.astype(target, dtype)
+
+    @property
+    def _is_row_by_row_alike(self) -> bool:
+        """Whether rows differ in nothing but their label."""
+        shared = self.prior is None or self.prior.ndim == 1
+        return shared and self.allowed is None and isinstance(self.alpha, float)
+
+    def _filled(self, prior: np.ndarray, dtype: Any) -> np.ndarray:
+        """The same in memory that is written once: a row for all, then the labels' entries."""
+        labels = self.labels.reshape(-1).astype(np.intp)
+        row = self.alpha * prior
+        on = (1 - self.alpha) + row[labels]
+        fill = row[0] if self.prior is None else row.astype(dtype)
+        target = np.full((labels.size, self.num_classes), fill, dtype)
+        target.reshape(-1)[np.arange(labels.size) * self.num_classes + labels] = on
+        return target.reshape((*self.labels.shape, self.num_classes))
 
 
 def smooth_labels(
