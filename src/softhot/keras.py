@@ -93,7 +93,7 @@ class SparseCategoricalCrossentropy(Crossentropy):
     Raises:
         InputError: for class ids out of range, and for ``y_pred`` outside [0, 1] (logits, if
             ``from_logits`` was forgotten). Where Keras compiles, values cannot be looked at: there
-            such rows have loss and gradient NaN.
+            the loss of such rows is NaN.
 
     >>> import numpy as np
     >>> loss = SparseCategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
@@ -236,7 +236,7 @@ class BinaryCrossentropy(Crossentropy):
         shape, z = ops.shape(z)[:-1], _flat(z)
         labels = ops.reshape(ops.moveaxis(y_true, axis, -1), ops.shape(z))
         loss = _closed_form(binary_cross_entropy_and_gradient, z, labels, rule, {})
-        return ops.reshape(ops.mean(loss, axis=-1), shape)
+        return ops.reshape(ops.sum(loss, axis=-1) / z.shape[-1], shape)
 
 
 @keras.saving.register_keras_serializable("softhot")
@@ -303,9 +303,7 @@ def _closed_form(function: Callable, z: Any, labels: Any, rule: Rule, options: d
     try:
         return rows(z)
     except InputError as error:
-        ours = {"labels": "y_true", "logits": "y_pred"}
-        name, bracket, index = error.argument.partition("[")
-        argument = ours.get(name, name) + bracket + index
+        argument = error.argument.replace("labels", "y_true").replace("logits", "y_pred")
         raise InputError(argument, error.allowed, error.value, error.hint) from None
 
 
