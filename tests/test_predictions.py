@@ -186,6 +186,8 @@ def test_a_stream_floors_and_masks_and_names_rows_by_their_place():
         (lambda: streamed(labels=np.append(LABELS, 0)).rows, ["51 rows", "50 rows"]),
         (lambda: streamed(labels=SOFT), ["Soft labels", "memory"]),
         (lambda: streamed(labels=LABELS + 1), ["labels[", "[0, 3]"]),
+        (lambda: Predictions.from_blocks(lambda: [LOGITS], 3), ["labels", "()"]),
+        (lambda: Predictions.from_blocks(lambda: [LOGITS], None), ["labels"]),
         (lambda: streamed(kind="scores"), ["kind", "logits"]),
         (lambda: Predictions.from_blocks(lambda: [[1.0, 2.0]], [0]), ["(N, K)"]),
         (

@@ -39,7 +39,7 @@ class Matrix:
 
 def as_matrix(argument: str, value: Any) -> Matrix:
     """``value`` as a matrix of real numbers with K >= 2, its values unchecked as yet."""
-    array = _array(argument, value)
+    array = as_array(argument, value)
     shape = tuple(array.shape)
     if len(shape) != 2 or not shape[0] or shape[1] < 2:
         hint = ""
@@ -55,7 +55,7 @@ def as_matrix(argument: str, value: Any) -> Matrix:
 
 def as_truth(value: Any, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray | None]:
     """Class ids (N,) and, for soft labels, the distributions (N, K) that they are the top of."""
-    labels = _concrete("labels", _array("labels", value))
+    labels = _concrete("labels", as_array("labels", value))
     rows, classes = shape
     if labels.shape == (rows, classes):
         return _soft(labels)
@@ -176,7 +176,8 @@ def _log(p: np.ndarray, first: int, tolerance: float) -> None:
     p -= np.log(total)[:, None]
 
 
-def _array(argument: str, value: Any) -> Any:
+def as_array(argument: str, value: Any) -> Any:
+    """``value`` as an array of its own namespace, without masked entries."""
     if np.ma.is_masked(value):  # NumPy would bring back what was masked out
         raise InputError(argument, "without masked entries", value, "Drop those rows first.")
     if isinstance(value, np.ndarray) and value.dtype.name == "bfloat16":

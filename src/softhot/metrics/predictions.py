@@ -17,6 +17,7 @@ import numpy as np
 from softhot.core.check import InputError, Interval, OneOf
 from softhot.metrics.convert import (
     TINY,
+    as_array,
     as_matrix,
     as_truth,
     check_finite,
@@ -194,7 +195,8 @@ Logits go to Predictions.from_logits.
         if first is None:
             raise InputError("read()", "an iterator over at least one array", "nothing")
         num_classes = as_matrix(kind, first).shape[1]
-        y, targets = as_truth(labels, (len(labels), num_classes))
+        rows = (*as_array("labels", labels).shape, 0)[0]
+        y, targets = as_truth(labels, (rows, num_classes))
         if targets is not None:
             hint = "Soft labels are for predictions in memory."
             raise InputError("labels", f"of shape ({len(y)},)", targets.shape, hint)
