@@ -51,9 +51,13 @@ def loss_and_gradient(
         Loss ``(...)``, float32 or float64, and gradient of the shape and dtype of ``logits``.
     """
     shape, k = logits.shape, logits.shape[-1]
+    wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    size = CPU_BLOCK if logits.device.type == "cpu" else DEVICE_BLOCK
+    if logits.numel() <= size:
+        out = torch.empty_like(logits) if gradient else None
+        return _block(logits, labels, alpha, scale, counted, mixing, out, wide), out
     z = logits.flatten(1, -2) if logits.ndim > 2 else logits.reshape(1, -1, k)
     grid = z.shape[:2]
-    wide = torch.float64 if z.dtype == torch.float64 else torch.float32
     loss = torch.empty(grid, dtype=wide, device=z.device)
     out = torch.empty_like(z) if gradient else None
     y = labels.reshape(grid)
@@ -61,7 +65,6 @@ def loss_and_gradient(
         value.reshape(grid) if isinstance(value, Tensor) and value.ndim else value
         for value in (alpha, scale, counted)
     ]
-    size = CPU_BLOCK if z.device.type == "cpu" else DEVICE_BLOCK
     for block in _blocks(grid[0], grid[1], k, size):
         a, by, here = (v[block] if isinstance(v, Tensor) and v.ndim else v for v in by_row)
         into = None if out is None else out[block]
@@ -89,15 +92,15 @@ def _block(
     wide: torch.dtype,
 ) -> Tensor:
     y = labels.unsqueeze(-1)
-    top = z.amax(-1, keepdim=True)
     if z.dtype != wide:
-        s = z.to(wide).sub_(top)
+        s = z.to(wide)
+        s.sub_(s.amax(-1, keepdim=True))
     else:
-        s = z - top if out is None else torch.sub(z, top, out=out)
+        s = torch.sub(z, z.amax(-1, keepdim=True), out=out)
     true = s.gather(-1, y)
     alpha, scale = _column(alpha), _column(scale)
     k: Any = z.shape[-1]
-    finite = mean = None
+    finite = total = None
     if isinstance(alpha, Tensor) or alpha != 0:
         total = s.sum(-1, keepdim=True)
         if may_hold_minus_inf(total):
@@ -105,26 +108,22 @@ def _block(
             k = finite.sum(-1, keepdim=True, dtype=wide)
             total = s.where(finite, 0).sum(-1, keepdim=True)
         alpha = mixing(alpha, k.clamp(min=2) if isinstance(k, Tensor) else k)
-        mean = total / k
+    even = alpha / k
     s.exp_().scatter_(-1, y, 0)
     rest = s.sum(-1, keepdim=True)
     more = torch.expm1(true).add_(rest)  # the sum of exponentials, less 1
-    loss = torch.log1p(more).sub_((1 - alpha) * true)
-    if mean is not None:
-        loss.sub_(alpha * mean)
-    loss = loss.squeeze(-1)
+    loss = _less(_less(torch.log1p(more), true, 1 - alpha), total, even).squeeze(-1)
     if counted is not None:
         loss = loss.where(counted, 0)
     if out is None:
         return loss
-    over = scale / more.add_(1)
-    at_label = -over * rest
-    if mean is None:
-        s.mul_(over)
-    else:
-        low = scale * alpha / k
-        at_label += scale * alpha - low
-        torch.addcmul(-low if isinstance(low, Tensor) else over.new_full((), -low), s, over, out=s)
+    over = more.add_(1).reciprocal_()
+    if isinstance(scale, Tensor) or scale != 1:
+        over.mul_(scale)
+    at_label = torch.rsub(over * rest, scale * (alpha - even))
+    s.mul_(over)
+    if total is not None:
+        s.sub_(scale * even)  # two passes, in the cache; faster than one addcmul
         if finite is not None:
             s.masked_fill_(~finite, 0)
     s.scatter_(-1, y, at_label)
@@ -135,9 +134,20 @@ def _block(
     return loss
 
 
+def _less(value: Tensor, other: Tensor | None, factor: Any) -> Tensor:
+    """``value - factor * other``, in place."""
+    if other is None:
+        return value
+    if isinstance(factor, Tensor):
+        return value.sub_(factor * other)
+    return value.sub_(other, alpha=factor)
+
+
 def may_hold_minus_inf(total: Tensor) -> bool:
     """Whether a row may have a -inf logit; only a CPU can be asked without waiting for it."""
-    return total.device.type != "cpu" or bool((total == -math.inf).any())
+    if total.device.type != "cpu":
+        return True
+    return not math.isfinite(total.sum().item()) and bool((total == -math.inf).any())
 
 
 def _column(rows: Any) -> Any:
