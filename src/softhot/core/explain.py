@@ -104,9 +104,9 @@ def explain(rule: Rule | float, num_classes: int, *, prior: Any = None) -> Expla
         entropy = _entropy(matrix).sum(axis=1)
         np.fill_diagonal(matrix, -math.inf)
         off = matrix.max(axis=1)
-    with np.errstate(divide="ignore"):
+    with np.errstate(divide="ignore", over="ignore"):
         ratio = on / np.maximum(off, 0.0)
-        gap = np.log(ratio)
+        gap = np.log(on) - np.log(np.maximum(off, 0.0))
     notes: list[str] = []
     floor: np.ndarray | None = entropy
     confidence: np.ndarray | None = np.maximum(on, off)
