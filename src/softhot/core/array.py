@@ -110,7 +110,11 @@ def _is_traced_by_torch(tensor: Any) -> bool:
     """Whether it stands for others: ``torch.func``, ``torch.compile``, sharded, shape only."""
     torch = sys.modules["torch"]
     wrapped = torch._C._functorch.is_functorch_wrapped_tensor(tensor)
-    return tensor.is_meta or wrapped or type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    return (
+        tensor.is_meta
+        or wrapped
+        or type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__
+    )
 
 
 def one_hot(xp: Any, ids: Array, num_classes: int, dtype: Any) -> Array:

@@ -29,6 +29,9 @@ from softhot.core.array import (
 )
 from softhot.core.check import InputError, Interval, OneOf
 from softhot.core.rule import Base, Rule, Uniform, check_rule
+from softhot.core.shapes import broadcast as broadcast
+from softhot.core.shapes import check_axis as check_axis
+from softhot.core.shapes import check_mask as check_mask
 from softhot.core.weights import PerClass, PerSample
 
 CLASSES = Interval(2, float("inf"), "[)", integer=True)
@@ -306,12 +309,6 @@ def off_one(xp: Any, rows: Array, tolerance: float) -> tuple[Array, Array]:
     return sums, ~(xp.abs(sums - 1) <= tolerance + 4 * float(xp.finfo(rows.dtype).eps))
 
 
-def check_axis(axis: Any, ndim: int) -> int:
-    """``axis`` counted from the front."""
-    axis = Interval(-ndim, ndim - 1, "[]", integer=True).check("axis", axis)
-    return axis % ndim
-
-
 def _kind_of(xp: Any, labels: Array, num_classes: int, stated: str | None) -> str:
     if stated is None:
         stated = {"integer": "ids", "bool": "one_hot"}.get(kind(xp, labels), "soft")
@@ -335,26 +332,6 @@ def _classes_last(
     if mask.ndim == len(shape):
         mask = xp.moveaxis(mask, axis, -1)
     return broadcast(xp, argument, mask, shape)
-
-
-def check_mask(xp: Any, argument: str, mask: Any, reference: Array) -> Array:
-    """``mask`` as a boolean array beside ``reference``."""
-    mask = like(xp, reference, as_arrays(argument, mask)[0])
-    if kind(xp, mask) != "bool":
-        hint = "Write mask.astype(bool) if 1 means yes."
-        raise InputError(argument, "booleans", mask.dtype, hint)
-    return mask
-
-
-def broadcast(xp: Any, argument: str, array: Array, shape: tuple[int, ...]) -> Array:
-    """``array`` broadcast to ``shape``, or an error that names both shapes."""
-    try:
-        fits = np.broadcast_shapes(tuple(array.shape), shape) == shape
-    except ValueError:
-        fits = False
-    if not fits:
-        raise InputError(argument, f"of a shape that broadcasts to {shape}", tuple(array.shape))
-    return xp.broadcast_to(array, shape)
 
 
 def _alpha(
