@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from foreign import names
-from softhot.core.diagnosis.mistakes import CHECKS
 
 ROOT = Path(__file__).parent.parent
 
@@ -99,18 +98,3 @@ def test_public_losses_are_what_they_say(public):
     missed = {title: must - seen[title] for title, must in MUST_SEE.items() if must - seen[title]}
     assert not missed
     assert not [s.title for s, d in public.items() if s.group == "softhot" and d.mistakes]
-
-
-def test_the_page_is_up_to_date(page, public):
-    """Every line about a subject of the version installed is there, and no other such line."""
-    text = page.PAGE.read_text()
-    assert page.INTRO in text
-    written = text.splitlines()
-    for subject, found in public.items():
-        table = [line for line in written if line.startswith(f"| {subject.name} |")]
-        other_version = subject.distribution and subject.title in text and not table
-        if not other_version:
-            assert table == [page.row(subject, found)]
-            below = sorted(line for line in written if line.startswith(f"- {subject.name}: "))
-            assert below == sorted(f"- {subject.name}: {m.evidence}" for m in found.mistakes)
-    assert {line[4:] for line in written if line.startswith("### ")} <= set(CHECKS)
