@@ -129,8 +129,8 @@ class Similarity(Base):
         sums = matrix.sum(axis=1)
         if not np.allclose(sums, 1, rtol=0, atol=1e-6):
             row = int(np.abs(sums - 1).argmax())
-            hint = "Divide every row by its sum."
-            raise InputError(f"Similarity.matrix[{row}]", "a row that sums to 1", sums[row], hint)
+            total, hint = float(sums[row]), "Divide every row by its sum."
+            raise InputError(f"Similarity.matrix[{row}]", "a row that sums to 1", total, hint)
         if np.abs(sums - 1).max() > 1e-12:  # else leave it, so that it survives a round trip
             matrix = matrix / sums[:, None]
         object.__setattr__(self, "matrix", tuple(map(tuple, matrix.tolist())))
