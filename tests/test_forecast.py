@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import softhot
 from softhot.core.check import InputError
-from softhot.forecast import ALPHA, ALPHAS, ERROR, EXPONENT, confidences, forecast
+from softhot.forecast import ALPHA, ALPHAS, ERROR, EXPONENT, QUANTILE, confidences, forecast
 from softhot.metrics import Predictions, ece, score
 from softhot.studies import StudySpec, run
 
@@ -159,5 +159,6 @@ def test_it_foresees_networks_within_a_few_points(tmp_path):
 def test_the_page_was_written_with_these_constants():
     page = Path(softhot.__file__).parents[2] / "docs" / "forecast.md"
     text = " ".join(page.read_text(encoding="utf-8").split())
-    assert f"to the power {EXPONENT:g};" in text
+    assert f"at quantile {QUANTILE:g} came" in text
+    assert f"to the power {EXPONENT:g}." in text
     assert f"Its error, {100 * ERROR:.1f} points," in text

@@ -26,7 +26,6 @@ from softhot.metrics.predictions import (
     TOLERANCE,
     Predictions,
     Rows,
-    Stream,
     Undefined,
     check_predictions,
     rows_of,
@@ -53,6 +52,7 @@ from softhot.metrics.selective import (
 )
 from softhot.metrics.significance import CalibrationTest, calibration_tests
 from softhot.metrics.smooth import smooth_ece
+from softhot.metrics.stream import Stream
 from softhot.metrics.table import CATALOGUE, METRICS, Metric, score
 from softhot.metrics.temperature import (
     TEMPERATURE,
