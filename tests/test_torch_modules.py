@@ -20,6 +20,15 @@ from softhot.torch import BCEWithLogitsLoss, CrossEntropyLoss, cross_entropy
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small tensors: waiting for a second thread takes longer than the work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(name="batch")
 def _batch():
     random = torch.Generator().manual_seed(0)

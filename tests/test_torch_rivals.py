@@ -155,7 +155,10 @@ def test_half_precision_at_a_large_vocabulary(dtype):
     (gradient,) = torch.autograd.grad(loss, z)
     wide = z.detach().double().requires_grad_()
     (slope,) = torch.autograd.grad(F.cross_entropy(wide, y, label_smoothing=0.1), wide)
-    allowed = torch.finfo(dtype).eps * slope.abs() + torch.finfo(dtype).smallest_normal * 2**-10
+    # Rounded once to the dtype; before that p and alpha / K, in float32, lose what they share.
+    allowed = torch.finfo(dtype).eps * slope.abs() + 1e-6 * 0.1 / 200_000
+    if dtype == torch.float16:
+        allowed += torch.finfo(dtype).smallest_normal * 2**-10
     assert ((gradient.double() - slope).abs() <= allowed).all()
 
 

@@ -318,6 +318,14 @@ def test_in_a_checkpoint_and_with_accumulation(batch):
     assert torch.allclose(layer.weight.grad, whole, rtol=0, atol=1e-15)
 
 
+def test_logits_changed_in_place_are_noticed(batch):
+    z = batch[0].requires_grad_() * 1
+    loss = cross_entropy(z, batch[1], label_smoothing=0.1)
+    z.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 class Marked(torch.Tensor):
     """A subclass without arithmetic of its own, such as fastai and torchvision pass around."""
 

@@ -18,7 +18,7 @@ from softhot.core.binary import (
 )
 from softhot.core.binary import _check_rule as check_binary_rule
 from softhot.core.check import InputError
-from softhot.core.targets import broadcast
+from softhot.core.shapes import broadcast
 from softhot.kernels import chunked
 from softhot.torch.closed_form import check_once, is_wrapper, slices, wide
 

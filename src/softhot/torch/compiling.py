@@ -18,8 +18,9 @@ from softhot.core.rule import Rule, Uniform, check_rule
 from softhot.core.weights import PerSample
 from softhot.kernels import choose, compiled
 from softhot.torch.binary import binary_loss
-from softhot.torch.categorical import IDS, Categorical
+from softhot.torch.categorical import Categorical
 from softhot.torch.closed_form import check_once
+from softhot.torch.plain import IDS
 
 _RULES: dict[str, Any] = {}
 _SMOOTH = Uniform(0.1)  # stands for any strength

@@ -65,6 +65,7 @@ def cross_entropy(
     - gives inf or NaN for masked (-inf) classes: here they have no mass and no gradient. A label
       on such a class is inf in both;
     - computes in half precision: here in float32, which the result also has;
+    - lets logits be changed in place before ``backward()``: here that is an error of autograd's;
     - takes negative smoothing, ids out of range and rows that don't sum to 1.
 
     >>> import torch
