@@ -117,8 +117,10 @@ def a_loss(case, batch, **options):
 
 @check
 def every_rule_is_the_reference():
-    for case in OURS:
-        for names in ([], *([place] for place in PLACES)):
+    for i, case in enumerate(OURS):
+        # Each operation that JAX meets for the first time is compiled: there, turn by turn.
+        places = PLACES if BACKEND != "jax" else PLACES[i % len(PLACES) :][:1]
+        for names in ([], *([place] for place in places)):
             if not can_combine(case, names):
                 continue
             batch = batch_with(case, names)
@@ -220,9 +222,9 @@ def without_smoothing_and_with_it_they_are_keras_s_own():
 def ignoring_rows_is_deleting_them():
     gone = np.arange(12) % 3 == 0
     labels, weights = np.where(gone, 255, LABELS), RANDOM.uniform(size=12)
-    for logits, reduction, weight in itertools.product(
-        (True, False), ("sum_over_batch_size", "sum", "mean_with_sample_weight"), (None, weights)
-    ):
+    ways = [("sum_over_batch_size", None), ("sum_over_batch_size", weights), ("sum", weights)]
+    ways += [("mean_with_sample_weight", weights)]
+    for logits, (reduction, weight) in itertools.product((True, False), ways):
         y_pred = (LOGITS if logits else PROBS).copy()
         y_pred[gone] = np.nan
         options = {"from_logits": logits, "reduction": reduction, "label_smoothing": 0.1}

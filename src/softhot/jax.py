@@ -34,7 +34,7 @@ from softhot.core.array import as_arrays, is_concrete, one_hot, take_class, to_n
 from softhot.core.binary import BinaryRule, binary_cross_entropy_and_gradient
 from softhot.core.losses import Batch
 from softhot.core.rule import Base, Rule
-from softhot.core.targets import check_axis
+from softhot.core.shapes import check_axis
 
 
 def cross_entropy(

@@ -15,6 +15,7 @@ values of ``label_smoothing``. :class:`NLL` is the same loss on the labels as th
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -33,10 +34,18 @@ from softhot.core.binary import Bernoulli, BinaryRule, binary_cross_entropy_and_
 from softhot.core.check import InputError, SofthotWarning
 from softhot.core.losses import IDS, cross_entropy_and_gradient
 from softhot.core.rule import HARD, Rule, Uniform, check_rule, rule_from_dict
-from softhot.core.targets import check_axis
+from softhot.core.shapes import check_axis
 from softhot.core.weights import PerSample
 
 NO_ID = -(2**30)  # stands for what is not a whole number among class ids
+
+
+def _outside_dynamo(function: Callable) -> Callable:
+    """On PyTorch, not for ``jit_compile=True`` to trace: it would break at each look at a value."""
+    torch = sys.modules.get("torch")
+    if keras.backend.backend() != "torch" or torch is None:
+        return function
+    return torch.compiler.disable(function)
 
 
 class Crossentropy(keras.losses.Loss):
@@ -59,9 +68,11 @@ class Crossentropy(keras.losses.Loss):
         """The loss of every row under ``rule``."""
         raise NotImplementedError
 
+    @_outside_dynamo
     def call(self, y_true: Any, y_pred: Any) -> Any:
         return self.rows(y_true, y_pred, self.rule)
 
+    @_outside_dynamo
     def hard(self, y_true: Any, y_pred: Any) -> Any:
         """The loss of every row without the rule: plain cross entropy."""
         y_true, y_pred = (ops.convert_to_tensor(y, dtype=self.dtype) for y in (y_true, y_pred))
