@@ -83,6 +83,8 @@ class NativeKernel(BuildHookInterface):
     """Hatchling's hook: a wheel with the kernel is for this platform, one without for any."""
 
     def initialize(self, version: str, build_data: dict) -> None:
+        if self.target_name != "wheel":
+            return
         reason = build()
         if reason:
             self.app.display_warning(f"softhot is built without its native kernel: {reason}")

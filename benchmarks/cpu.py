@@ -1,5 +1,6 @@
-"""The PyTorch loss on the CPU: forward and backward, against torch's own."""
+"""The PyTorch loss on the CPU: forward and backward, against torch's own and the memory's speed."""
 
+import os
 import resource
 import subprocess
 import sys
@@ -15,28 +16,38 @@ SHAPES = ((128, 10), (65536, 10), (8192, 100), (4096, 1000), (1024, 32000), (256
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 ALPHA = 0.1
 RIVAL = "torch"
+LIMITS = ("copy", "exponentials")  # no loss can be faster than the slower of the two
 
 
-def rows(shapes=SHAPES, dtypes=tuple(DTYPES), rounds: int = 7):
-    """One record a shape and dtype: milliseconds, ratio to torch, share of the copy limit."""
+def rows(shapes=SHAPES, dtypes=tuple(DTYPES), rounds: int = 7, compiled: bool = False):
+    """One record a shape and dtype: milliseconds, ratios to rivals and to the limit, memory, error.
+
+    ``compiled`` adds ``torch.compile`` of torch's loss, which takes seconds a shape.
+    """
     for dtype in dtypes:
         for n, k in shapes:
-            yield measure(n, k, dtype, rounds)
+            yield measure(n, k, dtype, rounds, compiled)
 
 
-def measure(n: int, k: int, dtype: str, rounds: int) -> dict[str, object]:
+def measure(n: int, k: int, dtype: str, rounds: int, compiled: bool) -> dict[str, object]:
     logits, labels = batch(n, k, dtype)
-    space = torch.empty_like(logits)
-    variants = {name: (lambda run=run: run(logits, labels)) for name, run in LOSSES.items()}
-    variants["copy"] = lambda: space.copy_(logits)  # one read and one write: no loss can beat it
+    space, values = torch.empty_like(logits), logits.detach()
+    names = ["torch", "softhot", *(["compiled"] if compiled else [])]
+    variants = {name: (lambda run=LOSSES[name]: run(logits, labels)) for name in names}
+    variants["copy"] = lambda: space.copy_(values)
+    variants["exponentials"] = lambda: torch.exp(values, out=space)
+    load = os.getloadavg()[0]
     times = interleaved(variants, RIVAL, rounds)
+    limit = max(times[name].seconds for name in LIMITS)
     return {
         "shape": [n, k],
         "dtype": dtype,
+        "load": round(load, 1),
         "milliseconds": {name: 1e3 * t.seconds for name, t in times.items()},
         "times_torch": {name: t.ratio for name, t in times.items()},
-        "times_copy": times["softhot"].seconds / times["copy"].seconds,
-        "extra_memory": {name: extra_memory(name, n, k, dtype) for name in LOSSES},
+        "times_limit": times["softhot"].seconds / limit,
+        "extra_memory": {name: extra_memory(name, n, k, dtype) for name in ("torch", "softhot")},
+        "error": {name: error(LOSSES[name], n, k, dtype) for name in ("torch", "softhot")},
     }
 
 
@@ -54,7 +65,25 @@ def step(loss: Callable[..., torch.Tensor]) -> Callable[..., None]:
     return run
 
 
-LOSSES = {"torch": step(F.cross_entropy), "softhot": step(softhot.torch.cross_entropy)}
+@torch.compile
+def _compiled(logits: torch.Tensor, labels: torch.Tensor, label_smoothing: float) -> torch.Tensor:
+    return F.cross_entropy(logits, labels, label_smoothing=label_smoothing)
+
+
+LOSSES = {
+    "torch": step(F.cross_entropy),
+    "softhot": step(softhot.torch.cross_entropy),
+    "compiled": step(_compiled),
+}
+
+
+def error(run: Callable[..., None], n: int, k: int, dtype: str) -> float:
+    """Largest error of the gradient of a few rows against float64, over the largest entry."""
+    logits, labels = batch(min(n, 32), k, dtype)
+    run(logits, labels)
+    exact = logits.detach().double().requires_grad_()
+    LOSSES["torch"](exact, labels)
+    return float((logits.grad.double() - exact.grad).abs().max() / exact.grad.abs().max())
 
 
 def extra_memory(name: str, n: int, k: int, dtype: str) -> float | None:
@@ -86,14 +115,18 @@ def _resident() -> int:
 
 def table(records) -> str:
     lines = [
-        f"{'N x K':>14}  {'dtype':<9} {'softhot':>10} {'x torch':>8} {'x copy':>7}  extra memory"
+        f"{'N x K':>14}  {'dtype':<9} {'softhot':>10} {'x torch':>8} {'x compiled':>10} "
+        f"{'x limit':>8}  {'error (torch)':<17} {'load':>5}  extra memory"
     ]
     for row in records:
         n, k = row["shape"]
-        memory = row["extra_memory"]
+        memory, times = row["extra_memory"], row["times_torch"]
         shown = f"{memory['softhot']} (torch {memory['torch']})" if memory["torch"] else "-"
+        compiled = f"{times['softhot'] / times['compiled']:.2f}" if "compiled" in times else "-"
+        errors = f"{row['error']['softhot']:.0e} ({row['error']['torch']:.0e})"
         lines.append(
             f"{f'{n} x {k}':>14}  {row['dtype']:<9} {row['milliseconds']['softhot']:>7.3f} ms "
-            f"{row['times_torch']['softhot']:>8.2f} {row['times_copy']:>7.1f}  {shown}"
+            f"{times['softhot']:>8.2f} {compiled:>10} {row['times_limit']:>8.2f}  {errors:<17} "
+            f"{row['load']:>5}  {shown}"
         )
     return "\n".join(lines)

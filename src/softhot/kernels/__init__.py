@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from softhot.core.rule import Base, Rule
+from softhot.kernels.native import library, takes
 
 
 @dataclass(frozen=True)
@@ -16,10 +17,11 @@ class Choice:
     """The way a batch takes.
 
     Attributes:
-        name: ``"chunked"`` (:mod:`softhot.kernels.chunked`: closed-form gradient, rows in blocks
-            that fit the cache), ``"compiled"`` (:mod:`softhot.kernels.compiled`: one expression
-            for a compiler to fuse) or ``"core"`` (the reference: with its closed-form gradient, or
-            differentiated by whoever has to see the operations).
+        name: ``"native"`` (:mod:`softhot.kernels.native`: compiled code, one pass over the
+            logits), ``"chunked"`` (:mod:`softhot.kernels.chunked`: closed-form gradient, rows in
+            blocks that fit the cache), ``"compiled"`` (:mod:`softhot.kernels.compiled`: one
+            expression for a compiler to fuse) or ``"core"`` (the reference: with its closed-form
+            gradient, or differentiated by whoever has to see the operations).
         reason: why, for people.
     """
 
@@ -35,6 +37,7 @@ def choose(
     weighting: str = "sample",
     traced: bool = False,
     compiled: bool = False,
+    native: bool = False,
 ) -> Choice:
     """Which kernel a batch takes.
 
@@ -47,6 +50,8 @@ def choose(
             differentiation, a tensor subclass such as ``DTensor``, or an argument besides the
             logits that wants a gradient.
         compiled: whether that somebody is ``torch.compile``.
+        native: whether dtype, device and layout are those of the native kernel. It may still turn
+            the batch down for its values; then ask again without.
 
     >>> from softhot import Prior, Uniform
     >>> choose(Uniform(0.1))
@@ -54,6 +59,9 @@ def choose(
     >>> choose(Prior(0.1, counts=(3, 1))).name
     'core'
     """
+    seen = soft or allowed or traced or compiled
+    if native and not seen and takes(rule) and library().entry is not None:
+        return Choice("native", f"class ids, rows of floats: the native kernel {library().reason}")
     if rule.penalties or type(rule.base).terms is not Base.terms:
         return Choice("core", "the rule needs more statistics of a row than a target does")
     if rule.base.PRIOR != "uniform":
@@ -69,3 +77,18 @@ def choose(
     if traced:
         return Choice("core", "the operations themselves are asked for")
     return Choice("chunked", "class ids and a uniform prior: lse, z_y and mean z are enough")
+
+
+def explain() -> str:
+    """What the fast ways are on this machine, for people, a line each.
+
+    >>> explain().splitlines()[-1]
+    'core: everything else, and what all of them are held to'
+    """
+    found = library()
+    native = found.reason if found.entry else f"not used: {found.reason}"
+    return f"""\
+native: {native} (float32, bfloat16 and float16 rows on a CPU, class ids, linear penalties)
+chunked: plain PyTorch, rows in blocks that fit the cache (any device; class ids, uniform prior)
+compiled: one expression for torch.compile to fuse (class ids, uniform prior)
+core: everything else, and what all of them are held to"""

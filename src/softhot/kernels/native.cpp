@@ -47,6 +47,8 @@ struct Call {
 
 // Rows up to SEGMENT are taken W at a time; a longer one is cut into segments, taken W at a time.
 enum { TINY = 16, SEGMENT = 2048, STACK = 4096, MAX_CHUNKS = 1024 };
+// A gradient of more bytes than the last cache is likely to hold is written past it.
+enum { PAST_CACHES = 32 << 20 };
 
 struct Job {
   const Call* call;
@@ -657,7 +659,7 @@ int run(const Call& call) {
   job.status = DONE;
   job.general = call.prior || call.flags & WEIGHT_BY_CLASS || call.expected != 0;
   const int64_t bytes = call.n * call.k * (call.dtype == FLOAT32 ? 4 : 2);
-  job.past_caches = call.gradient != call.logits && call.k > SEGMENT && bytes > (64 << 20);
+  job.past_caches = call.gradient != call.logits && call.k > SEGMENT && bytes > PAST_CACHES;
   void (*const body)(void*) = call.dtype == FLOAT32 ? work<float> : call.dtype == BFLOAT16 ? work<Brain> : work<Half>;
   const int64_t threads = call.threads < job.chunks ? call.threads : job.chunks;
   if (call.parallel && threads > 1)

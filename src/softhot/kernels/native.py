@@ -250,9 +250,9 @@ def pool_of(path: str) -> int:
 @cache
 def any_pool() -> int:
     """:func:`pool_of` torch if it is loaded, else of the system: never a second one."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        return pool_of(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
+    if "torch" in sys.modules:
+        folder = Path(sys.modules["torch"].__path__[0])
+        return pool_of(str(folder / "lib" / "libtorch_cpu.so"))
     return pool_of("libgomp.so.1")
 
 

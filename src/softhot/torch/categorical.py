@@ -12,12 +12,10 @@ from torch import Tensor
 from softhot.core.check import InputError
 from softhot.core.losses import Batch
 from softhot.core.rule import Rule, Uniform, check_rule
-from softhot.core.weights import PerClass, PerSample
-from softhot.kernels import choose, chunked
+from softhot.kernels import Choice, choose, chunked
+from softhot.torch import native
 from softhot.torch.closed_form import check_once, is_wrapper, no_autocast, slices, wide
-
-IDS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-BY_ROW = ("where", "alpha")
+from softhot.torch.plain import Rows, plain_rows
 
 
 @dataclass(frozen=True)
@@ -36,20 +34,30 @@ class Categorical:
     def evaluate(
         self, logits: Tensor, *, gradient: bool, upstream: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Any]:
-        choice = choose(
-            self.rule,
-            soft=self.target.ndim == logits.ndim,
-            allowed=self.options["allowed"] is not None,
-            weighting=self.options["weighting"],
-        )
-        plain = self._plain_rows(logits) if choice.name == "chunked" else None
-        if plain is not None:
-            return self._chunked(logits, *plain, gradient=gradient, upstream=upstream)
+        choice = self._choose(logits, native=native.is_laid_out(logits, self.target))
+        if choice.name == "native":
+            done = native.evaluate(self, logits, gradient=gradient, upstream=upstream)
+            if done is not None:
+                return done
+            choice = self._choose(logits)
+        if choice.name == "chunked":
+            rows = plain_rows(logits, self.target, self.rule.base, self.options)
+            if rows is not None:
+                return self._chunked(logits, rows, gradient=gradient, upstream=upstream)
         with no_autocast(logits):
             # If a part fails, all rows at once: an error then names the right one.
             with contextlib.suppress(InputError):
                 return self._core(logits, self._cuts(logits), gradient, upstream)
             return self._core(logits, [...], gradient, upstream)
+
+    def _choose(self, logits: Tensor, native: bool = False) -> Choice:
+        return choose(
+            self.rule,
+            soft=self.target.ndim == logits.ndim,
+            allowed=self.options["allowed"] is not None,
+            weighting=self.options["weighting"],
+            native=native,
+        )
 
     def differentiable(self, logits: Tensor) -> Tensor:
         if is_wrapper(logits):
@@ -66,109 +74,28 @@ class Categorical:
             return rows
         return rows.sum() / normalizer if self.reduction == "mean" else rows.sum()
 
-    # ------------------------------------------------------------- class ids and a uniform prior
-
-    def _plain_rows(self, logits: Tensor) -> tuple[Any, ...] | None:
-        """Labels, which rows count, alpha and weight of each; None if anything is out of order.
-
-        The reference then says what. Only on a CPU are values looked at.
-        """
-        target, options, base = self.target, self.options, self.rule.base
-        shape = list(logits.shape)
-        k = shape.pop(options["axis"]) if shape else 0
-        if k < 2 or not target.numel() or list(target.shape) != shape or target.dtype not in IDS:
-            return None
-        if not logits.is_floating_point() or options["prior"] is not None:
-            return None
-        look = logits.device.type == "cpu"
-        labels, counted, ignore = target.long(), options["where"], options["ignore_index"]
-        if counted is not None and not _fits(counted, labels, torch.bool):
-            return None
-        least, most = _extremes(labels, look)
-        if ignore is not None and (type(ignore) is not int or not look or least <= ignore <= most):
-            if type(ignore) is not int:
-                return None
-            kept = labels != ignore
-            counted = kept if counted is None else counted & kept
-        if counted is not None:
-            labels = labels.where(counted, 0)
-            least, most = _extremes(labels, look)
-        if look and not 0 <= least <= most < k:
-            return None
-        alpha: Any = base.alpha
-        allowed: Any = base.RANGES["alpha"]
-        worst = alpha
-        if isinstance(alpha, PerSample):
-            alpha = options["alpha"]
-            if alpha is None or not _fits(alpha, labels) or not alpha.is_floating_point():
-                return None
-            seen = alpha if counted is None or not look else alpha[counted]
-            least, worst = _extremes(seen, look and seen.numel())
-            alpha = alpha.to(wide(logits))
-            if look and seen.numel() and not (least in allowed and worst in allowed):
-                return None
-        elif options["alpha"] is not None:
-            return None
-        elif isinstance(alpha, PerClass):
-            if len(alpha.values) != k:
-                return None
-            worst = max(alpha.values)
-            alpha = torch.tensor(alpha.values, dtype=wide(logits), device=logits.device)[labels]
-        if worst is not None and not base.mixing(worst, k) < 1:
-            return None
-        weight = options["weight"]
-        if weight is not None:
-            if not (_fits(weight, logits.new_empty(k)) and weight.is_floating_point()):
-                return None
-            least, most = _extremes(weight, look)
-            if look and not 0 <= least <= most < float("inf"):
-                return None
-            weight = weight.to(wide(logits))[labels]
-            weight = weight if counted is None else weight.where(counted, 0)
-        return labels, counted, alpha, weight
-
     def _chunked(
-        self,
-        logits: Tensor,
-        labels: Tensor,
-        counted: Tensor | None,
-        alpha: Any,
-        weight: Tensor | None,
-        *,
-        gradient: bool,
-        upstream: Tensor | None,
+        self, logits: Tensor, rows: Rows, *, gradient: bool, upstream: Tensor | None
     ) -> tuple[Tensor, Tensor | None, Any]:
-        normalizer: Any = None
-        if self.reduction == "mean":
-            if weight is None:
-                normalizer = (
-                    labels.numel()
-                    if counted is None
-                    else counted.sum(dtype=wide(logits)).clamp_(min=1)
-                )
-            else:
-                normalizer = weight.sum()
-                normalizer = normalizer.where(normalizer > 0, 1)
-        scale: Any = 1.0 if weight is None else weight
+        normalizer = rows.total(wide(logits)) if self.reduction == "mean" else None
+        scale: Any = 1.0 if rows.weight is None else rows.weight
         if upstream is not None:
             scale = upstream * scale
         elif normalizer is not None and gradient:
             scale = scale / normalizer
-        rows, slopes = chunked.loss_and_gradient(
+        loss, slopes = chunked.loss_and_gradient(
             logits.movedim(1, -1) if logits.ndim > 2 else logits,
-            labels,
-            alpha,
+            rows.labels,
+            rows.alpha,
             self.rule.base.mixing,
             scale=scale,
-            counted=counted,
+            counted=rows.counted,
             gradient=gradient,
         )
-        loss = self._reduced(rows if weight is None else rows * weight, normalizer)
+        loss = self._reduced(loss if rows.weight is None else loss * rows.weight, normalizer)
         if slopes is not None and logits.ndim > 2:
             slopes = slopes.movedim(-1, 1)
         return loss, slopes, None if gradient else normalizer
-
-    # -------------------------------------------------------------------------- everything else
 
     def _core(
         self, logits: Tensor, cuts: Any, gradient: bool, upstream: Tensor | None
@@ -182,9 +109,8 @@ class Categorical:
             if slopes is not None:
                 slope = batch.gradient_over(None)
                 if upstream is not None:
-                    slope = slope * self.beside_logits(
-                        upstream if not upstream.ndim else upstream[cut]
-                    )
+                    by = upstream[cut] if upstream.ndim else upstream
+                    slope = slope * self.beside_logits(by)
                 slopes[cut] = slope
         normalizer = total.where(total > 0, 1) if self.reduction == "mean" else None
         loss = self._reduced(rows[0] if len(rows) == 1 else torch.cat(rows), normalizer)
@@ -253,20 +179,6 @@ def _row_weights(batch: Batch, rows: Tensor) -> Tensor:
     """What every row weighs in a mean."""
     weights = torch.ones_like(rows) if batch.scale is None else batch.scale
     return weights if batch.counted is None else weights.where(batch.counted, 0)
-
-
-def _fits(value: Any, beside: Tensor, dtype: torch.dtype | None = None) -> bool:
-    return (
-        isinstance(value, Tensor)
-        and value.shape == beside.shape
-        and value.device == beside.device
-        and dtype in (None, value.dtype)
-    )
-
-
-def _extremes(values: Tensor, look: Any) -> tuple[Any, Any]:
-    """The least and the largest value, if they may be looked at."""
-    return tuple(extreme.item() for extreme in values.aminmax()) if look else (None, None)  # type: ignore[return-value]
 
 
 def _classes_together(logits: Tensor, axis: int) -> Tensor:
