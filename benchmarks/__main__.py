@@ -1,6 +1,12 @@
-"""`python -m benchmarks cpu`: measure, print the table, append it to benchmarks/results."""
+"""Measure, print the tables, append them to benchmarks/results.
+
+Every part is a module of this package with ``rows(options)``, which yields one record (plain JSON
+values) after the other, and ``table(records)``, which shows them; ``arguments(parser)`` may add
+options. Its first docstring line is its help.
+"""
 
 import argparse
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -8,43 +14,64 @@ from pathlib import Path
 from benchmarks.machine import describe
 
 RESULTS = Path(__file__).parent / "results"
+PARTS = ("logits", "targets", "arrays", "linear", "growth", "gpu")
+GROUPS = {"cpu": ("logits", "targets", "arrays", "linear")}
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["cpu"], default="cpu")
-    parser.add_argument("--threads", type=int, default=2, help="torch threads (default 2)")
-    parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default 7)")
-    parser.add_argument("--shape", help="one shape only, as 4096x1000")
-    parser.add_argument("--compiled", action="store_true", help="torch.compile as a rival too")
-    parser.add_argument("--dry", action="store_true", help="print, but append nothing")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    commands = parser.add_subparsers(dest="what", required=True)
+    for name in (*GROUPS, *PARTS):
+        modules = [found for part in GROUPS.get(name, (name,)) if (found := _module(part))]
+        if not modules:
+            continue
+        about = (modules[0].__doc__ or "").splitlines()[0]
+        text = f"all of: {', '.join(GROUPS[name])}" if name in GROUPS else about
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--threads", type=int, default=2, help="threads (default 2)")
+        command.add_argument("--rounds", type=int, default=7, help="interleaved (default 7)")
+        command.add_argument("--dry", action="store_true", help="print, but append nothing")
+        command.set_defaults(modules=modules)
+        for module in modules:
+            getattr(module, "arguments", lambda parser: None)(command)
     options = parser.parse_args()
 
     import torch
 
-    from benchmarks import cpu
+    torch.set_num_threads(options.threads)
+    for module in options.modules:
+        _run(module, options)
+    return 0
+
+
+def _module(name: str):
+    full = f"benchmarks.{name}"
+    if (Path(__file__).parent / f"{name}.py").exists():
+        return importlib.import_module(full)
+    return None
+
+
+def _run(module, options: argparse.Namespace) -> None:
     from softhot.kernels.native import library
 
-    torch.set_num_threads(options.threads)
-    shapes = cpu.SHAPES
-    if options.shape:
-        shapes = (tuple(int(part) for part in options.shape.split("x")),)
     records = []
-    for row in cpu.rows(shapes, rounds=options.rounds, compiled=options.compiled):
+    for row in module.rows(options):
         records.append(row)
-        print(cpu.table([row]).splitlines()[-1], file=sys.stderr, flush=True)
-    print(cpu.table(records))
-    if not options.dry:
-        RESULTS.mkdir(exist_ok=True)
-        content = {
-            "machine": describe(),
-            "kernel": library().reason,
-            "threads": options.threads,
-            "rows": records,
-        }
-        with (RESULTS / "cpu.jsonl").open("a") as file:
-            file.write(json.dumps(content) + "\n")
-    return 0
+        print(module.table([row]).splitlines()[-1], file=sys.stderr, flush=True)
+    print(module.table(records))
+    if options.dry:
+        return
+    name = module.__name__.rpartition(".")[2]
+    content = {
+        "machine": describe(),
+        "kernel": library().reason,
+        "threads": options.threads,
+        "rounds": options.rounds,
+        "rows": records,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    with (RESULTS / f"{name}.jsonl").open("a") as file:
+        file.write(json.dumps(content) + "\n")
 
 
 if __name__ == "__main__":

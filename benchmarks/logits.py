@@ -1,5 +1,6 @@
 """The PyTorch loss on the CPU: forward and backward, against torch's own and the memory's speed."""
 
+import argparse
 import os
 import resource
 import subprocess
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import softhot.torch
+from benchmarks import limits
 from benchmarks.timing import interleaved
 
 SHAPES = ((128, 10), (65536, 10), (8192, 100), (4096, 1000), (1024, 32000), (256, 128000))
@@ -19,23 +21,29 @@ RIVAL = "torch"
 LIMITS = ("copy", "exponentials")  # no loss can be faster than the slower of the two
 
 
-def rows(shapes=SHAPES, dtypes=tuple(DTYPES), rounds: int = 7, compiled: bool = False):
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--shape", action="append", help="only this one, as 4096x1000; repeatable")
+    parser.add_argument("--dtype", choices=DTYPES, help="only this one")
+    parser.add_argument("--compiled", action="store_true", help="torch.compile as a rival too")
+
+
+def rows(options: argparse.Namespace):
     """One record a shape and dtype: milliseconds, ratios to rivals and to the limit, memory, error.
 
-    ``compiled`` adds ``torch.compile`` of torch's loss, which takes seconds a shape.
+    ``--compiled`` adds ``torch.compile`` of torch's loss, which takes seconds a shape.
     """
-    for dtype in dtypes:
-        for n, k in shapes:
-            yield measure(n, k, dtype, rounds, compiled)
+    chosen = [tuple(int(part) for part in text.split("x")) for text in options.shape or ()]
+    for dtype in [options.dtype] if options.dtype else DTYPES:
+        for n, k in chosen or SHAPES:
+            yield measure(n, k, dtype, options.rounds, options.compiled)
 
 
 def measure(n: int, k: int, dtype: str, rounds: int, compiled: bool) -> dict[str, object]:
     logits, labels = batch(n, k, dtype)
-    space, values = torch.empty_like(logits), logits.detach()
     names = ["torch", "softhot", *(["compiled"] if compiled else [])]
     variants = {name: (lambda run=LOSSES[name]: run(logits, labels)) for name in names}
-    variants["copy"] = lambda: space.copy_(values)
-    variants["exponentials"] = lambda: torch.exp(values, out=space)
+    variants["copy"] = limits.copy(logits.detach())
+    variants["exponentials"] = limits.exponentials(n * k)
     load = os.getloadavg()[0]
     times = interleaved(variants, RIVAL, rounds)
     limit = max(times[name].seconds for name in LIMITS)
@@ -90,7 +98,7 @@ def extra_memory(name: str, n: int, k: int, dtype: str) -> float | None:
     """Peak memory above the logits, in multiples of them, in a process of its own."""
     if n * k < 2**24:  # smaller than what the interpreter moves by itself
         return None
-    code = f"from benchmarks.cpu import peak; print(peak({name!r}, {n}, {k}, {dtype!r}))"
+    code = f"from benchmarks.logits import peak; print(peak({name!r}, {n}, {k}, {dtype!r}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return round(float(done.stdout), 2)
 
