@@ -3,17 +3,20 @@
 import dataclasses
 import itertools
 
+import matplotlib
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import softhot
 from softhot import plots
 from softhot.calibration import apply_temperature
 from softhot.core.check import InputError
 from softhot.metrics import METRICS, Predictions, accuracy, aurc, ece, reliability
 from softhot.studies import Record, StudySpec, compare
 
+matplotlib.use("agg")  # no window, wherever the tests run
 LABELS = np.arange(60) % 3
 
 
@@ -74,7 +77,7 @@ def test_curve_labels_stand_at_the_right_end_and_apart(found):
 
 
 def test_only_so_many_seeds_are_drawn(found, monkeypatch):
-    monkeypatch.setattr(plots, "SEED_LINES", 2)
+    monkeypatch.setattr(plots.curves, "SEED_LINES", 2)
     curves = plots.prepare_curves(found[0])
     assert {row["seed"] for row in curves["seeds"]} == {0, 1}
 
@@ -149,6 +152,8 @@ def test_counts_are_checked(found, bad):
     test = found[1][0].test
     with pytest.raises(InputError, match="bins must be"):
         plots.prepare_reliability([test], bins=bad)
+    with pytest.raises(InputError, match="bins must be"):
+        plots.prepare_confidence({"m": test}, bins=bad)
     with pytest.raises(InputError, match="points must be"):
         plots.prepare_risk_coverage({"m": [test]}, points=bad)
 
@@ -182,6 +187,140 @@ def test_risk_coverage_averages_seeds_and_starts_where_told(found):
     surest = [p.correct[np.argsort(-p.confidence, kind="stable")[:30]] for p in parts]
     half = next(row for row in lines if row["coverage"] == 0.5)
     assert half["risk"] == pytest.approx(1 - np.mean(surest))
+
+
+# --- The band of a calibrated model ------------------------------------------------------------
+
+
+def calibrated(rows, seed=0):
+    rng = np.random.default_rng(seed)
+    z = rng.normal(size=(rows, 4)) * 2
+    return Predictions.from_logits(z, (z + rng.gumbel(size=z.shape)).argmax(axis=1))
+
+
+def test_a_calibrated_model_stays_inside_its_band_and_an_overconfident_one_does_not():
+    inside = outside = 0
+    for seed in range(8):
+        p = calibrated(1500, seed)
+        for row in plots.prepare_reliability(p, bins=8, seed=seed):
+            assert 0 <= row["low"] <= row["high"] <= 1
+            inside += row["low"] <= row["accuracy"] <= row["high"]
+            outside += not row["low"] <= row["accuracy"] <= row["high"]
+    assert inside / (inside + outside) > 0.88  # 95 % of about 56, less the luck of so few
+    sharp = plots.prepare_reliability(Predictions.from_logits(3 * p.log_probs, p.labels), bins=8)
+    assert sum(not row["low"] <= row["accuracy"] <= row["high"] for row in sharp) >= 3
+
+
+def test_ten_seeds_on_the_same_rows_are_not_ten_times_the_rows():
+    p = calibrated(800)
+    width = [
+        [row["high"] - row["low"] for row in plots.prepare_reliability(many, bins=5)]
+        for many in ([p], [p] * 10)
+    ]
+    assert width[1] == pytest.approx(width[0])
+    assert {row["low"] for row in plots.prepare_reliability(p, draws=0)} == {None}
+
+
+def test_the_diagram_of_a_class_counts_all_its_probabilities():
+    p = calibrated(500)
+    rows = plots.prepare_reliability(p, bins=10, class_id=2)
+    assert sum(row["rows"] for row in rows) == 500
+    assert sum(row["share"] * row["confidence"] for row in rows) == pytest.approx(
+        p.probs[:, 2].mean()
+    )
+    assert sum(row["share"] * row["accuracy"] for row in rows) == pytest.approx(
+        (p.labels == 2).mean()
+    )
+    with pytest.raises(InputError, match="class_id must be"):
+        plots.prepare_reliability(p, class_id=4)
+
+
+# --- Rows and rules ----------------------------------------------------------------------------
+
+
+def test_confidence_shares_add_up_to_accuracy_and_error(found):
+    parts = [record.test for record in found[1][:2]]
+    rows = plots.prepare_confidence({"a": parts, "b": parts[0]}, bins=7)
+    right = sum(row["right"] for row in rows if row["model"] == "a")
+    wrong = sum(row["wrong"] for row in rows if row["model"] == "b")
+    assert right == pytest.approx(np.mean([accuracy(p) for p in parts]))
+    assert wrong == pytest.approx(1 - accuracy(parts[0]))
+
+
+def test_softmax_rows_are_means_over_seeds_and_show_the_true_class():
+    p, q = calibrated(30), calibrated(30)
+    q = Predictions.from_logits(0.1 * q.log_probs, q.labels)
+    rows = plots.prepare_softmax({"a": [p, q], "b": q}, [7, 3], class_names="wxyz", most=2)
+    assert len(rows) == 2 * 2 * 2
+    for row in rows:
+        mean = (p.probs + q.probs) / 2 if row["model"] == "a" else q.probs
+        assert row["probability"] == pytest.approx(mean[row["row"], row["class"]])
+        assert row["name"] == "wxyz"[row["class"]]
+        assert row["true"] == (row["class"] == p.labels[row["row"]])
+    assert sum(row["true"] for row in rows) == 4
+    with pytest.raises(InputError, match="same rows"):
+        plots.prepare_softmax({"a": p, "b": calibrated(30, seed=1)}, [0])
+    with pytest.raises(InputError, match="rows must be an integer in"):
+        plots.prepare_softmax({"a": p}, [30])
+    with pytest.raises(InputError, match="4 names"):
+        plots.prepare_softmax({"a": p}, [0], class_names="xyz")
+
+
+@pytest.mark.parametrize("k", [2, 10, 1000])
+@pytest.mark.parametrize("alpha", [0.05, 0.3])
+def test_training_stops_where_the_loss_is_lowest(alpha, k):
+    rows = plots.prepare_loss({"u": softhot.Uniform(alpha)}, num_classes=k, points=9999)
+    best = 1 - alpha + alpha / k
+    least = min(rows, key=lambda row: row["loss"])
+    assert least["probability"] == pytest.approx(best, abs=2e-4)
+    # The gradient to the true logit is p - q of the true class.
+    assert [r["gradient"] for r in rows] == pytest.approx(
+        [r["probability"] - best for r in rows], abs=1e-12
+    )
+
+
+def test_the_plane_s_first_side_is_one_long():
+    rng = np.random.default_rng(0)
+    w, y = rng.normal(size=(5, 6)), rng.integers(5, size=50)
+    plane = plots.prepare_plane(w[y], y, w, [4, 0, 2], class_names="abcde")
+    (a, b, c) = plane["corners"]
+    assert (a["x"], a["y"], b["x"], a["name"]) == (0, 0, pytest.approx(1), "e")
+    assert b["y"] == pytest.approx(0)
+    assert c["y"] > 0
+    assert len(plane["points"]) == np.isin(y, [4, 0, 2]).sum()
+    at = {corner["class"]: (corner["x"], corner["y"]) for corner in plane["corners"]}
+    for point in plane["points"]:  # every row lies on its own template
+        assert (point["x"], point["y"]) == pytest.approx(at[point["class"]])
+
+
+def test_every_plot_draws_on_the_axes_given_or_on_its_own(found):
+    from matplotlib import pyplot
+
+    comparison, records = found
+    p = records[0].test
+    w = np.random.default_rng(0).normal(size=(3, 4))
+    models = {"costs $5 or $6": p, "b": [records[1].test, records[2].test]}
+    draws = {
+        "confidence": lambda ax: plots.plot_confidence(models, ax=ax),
+        "softmax": lambda ax: plots.plot_softmax(models, 3, ax=ax),
+        "reliability": lambda ax: plots.plot_reliability(p, label="$a$", ax=ax),
+        "curve": lambda ax: plots.plot_curve(comparison, "gap", ax=ax),
+        "risk_coverage": lambda ax: plots.plot_risk_coverage(models, ax=ax),
+        "plane": lambda ax: plots.plot_plane(w[LABELS], LABELS, w, [0, 1, 2], ax=ax),
+        "loss": lambda ax: plots.plot_loss(ax=ax),
+        "gradient": lambda ax: plots.plot_gradient(ax=ax),
+    }
+    assert {f"plot_{name}" for name in draws} == {n for n in plots.__all__ if n[:5] == "plot_"}
+    for name, draw in draws.items():
+        own = draw(None)
+        own.figure.canvas.draw()
+        assert own.get_xlabel() or own.child_axes[0].get_xlabel(), name
+        assert own.get_ylabel() or name in ("softmax", "plane"), name
+        _, given = pyplot.subplots()
+        assert draw(given) is given
+        pyplot.close("all")
+    with pytest.raises(InputError, match="ax must be matplotlib axes"):
+        plots.plot_loss(ax="here")
 
 
 @given(

@@ -1,0 +1,132 @@
+"""What the figures of a study show: its metrics against alpha, and its predictions by arm."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from softhot.calibration import apply_temperature
+from softhot.core.check import InputError
+from softhot.metrics import METRICS, Predictions
+from softhot.plots.prepare import Rows, spread
+from softhot.studies.compare import SCALED, loss
+
+if TYPE_CHECKING:
+    from softhot.studies.compare import ArmSummary, Comparison, Estimate
+    from softhot.studies.store import Record
+
+SEED_LINES = 30  # thin lines a panel stays readable with; means and intervals use every seed
+
+
+def focus(comparison: Comparison) -> ArmSummary:
+    """The smoothed arm that the page sets beside "none": the best one on validation.
+
+    That is the chosen arm, unless "none" was chosen.
+    """
+    name = comparison.select
+    column = "validation_scaled" if name in SCALED else "validation_raw"
+    smoothed = [arm for arm in comparison.arms if arm.alpha > 0]
+    for arm in smoothed:
+        if arm.name == comparison.chosen:
+            return arm
+    return min(
+        smoothed, key=lambda arm: loss(name, np.array(getattr(arm, column)[name].values)).mean()
+    )
+
+
+def prepare_curves(comparison: Comparison) -> dict[str, Rows]:
+    """Every metric against alpha: means with intervals, single seeds, and where labels go.
+
+    ``column`` is "raw" or "scaled", or "both" where the two are the same numbers (accuracy).
+    ``change`` is the paired difference to the arm "none" in the same column. Numbers that do not
+    exist (the interval of a single seed) are None.
+
+    Returns:
+        ``means``: metric, column, arm, alpha, value, low, high, change, change_low, change_high.
+        ``seeds``: metric, column, seed, alpha, value, change; at most 30 seeds.
+        ``labels``: metric, column, alpha (the largest), value, change: heights at the right end,
+        moved apart where two labels would touch.
+    """
+    means: Rows = []
+    seeds: Rows = []
+    labels: Rows = []
+    for metric in METRICS:
+        columns = {
+            "raw": [
+                (arm, arm.test_raw[metric], arm.difference_raw[metric]) for arm in comparison.arms
+            ],
+            "scaled": [
+                (arm, arm.test_scaled[metric], arm.difference_scaled[metric])
+                for arm in comparison.arms
+            ],
+        }
+        if all(
+            np.allclose(r[1].values, s[1].values, rtol=0, atol=1e-12)
+            for r, s in zip(columns["raw"], columns["scaled"], strict=True)
+        ):
+            columns = {"both": columns["raw"]}
+        ends: Rows = []
+        for column, points in columns.items():
+            for arm, estimate, change in points:
+                means.append(
+                    {"metric": metric, "column": column, "arm": arm.name, "alpha": arm.alpha}
+                    | _interval(estimate, "value", "low", "high")
+                    | _interval(change, "change", "change_low", "change_high")
+                )
+                lines = zip(comparison.seeds, estimate.values, change.values, strict=True)
+                seeds += [
+                    {
+                        "metric": metric,
+                        "column": column,
+                        "seed": seed,
+                        "alpha": arm.alpha,
+                        "value": value,
+                        "change": difference,
+                    }
+                    for seed, value, difference in list(lines)[:SEED_LINES]
+                ]
+            ends.append({k: means[-1][k] for k in ("metric", "column", "alpha", "value", "change")})
+        for field in ("value", "change"):
+            drawn = [row[field] for row in means + seeds if row["metric"] == metric]
+            room = 0.07 * (max(drawn) - min(drawn))
+            for row, height in zip(ends, spread([row[field] for row in ends], room), strict=True):
+                row[field] = height
+        labels += ends
+    return {"means": means, "seeds": seeds, "labels": labels}
+
+
+def prepare_predictions(
+    comparison: Comparison, records: Iterable[Record]
+) -> dict[str, dict[str, list[Predictions]]]:
+    """Test predictions by arm and column ("raw", "scaled"), one for each compared seed.
+
+    The scaled ones use the temperature that :func:`softhot.studies.compare` fitted for that seed.
+
+    Raises:
+        InputError: A trial that the comparison counts is not among the records.
+    """
+    found = {(record.trial.arm, record.trial.seed): record for record in records}
+    result: dict[str, dict[str, list[Predictions]]] = {}
+    for arm in comparison.arms:
+        raw: list[Predictions] = []
+        scaled: list[Predictions] = []
+        for seed, temperature in zip(comparison.seeds, arm.temperature.values, strict=True):
+            record = found.get((arm.name, seed))
+            if record is None:
+                allowed = "the records that the comparison was made from"
+                raise InputError("records", allowed, f"none of {arm.name!r} with seed {seed}")
+            raw.append(record.test)
+            scaled.append(apply_temperature(record.test, temperature))
+        result[arm.name] = {"raw": raw, "scaled": scaled}
+    return result
+
+
+def _interval(estimate: Estimate, mean: str, low: str, high: str) -> dict[str, float | None]:
+    return {mean: estimate.mean, low: _finite(estimate.low), high: _finite(estimate.high)}
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
