@@ -1,16 +1,21 @@
 # make study   install what the study needs and run it      make test   install and run the whole suite
+# make docs    build the documentation site
 # make lint    style and types      make fuzz   the long property tests      make clean   undo all installs
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
 
-.PHONY: study test lint fuzz bench clean
+.PHONY: study test docs lint fuzz bench clean
 study: .venv/study
 	$(BIN)/softhot study $(ARGS)
 
 test: .venv/test .venv/chromium
 	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+docs: .venv/test
+	$(BIN)/python -m sphinx -q -W --keep-going -d docs/_build/trees docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 lint: .venv/test
 	$(BIN)/ruff check
@@ -40,7 +45,7 @@ clean:
 
 .venv/test: .venv/study
 	@echo "Installing what the tests need into .venv ..."
-	$(PIP) --editable '.[study]' --group test --group lint
+	$(PIP) --editable '.[study]' --group test --group docs --group lint
 	touch $@
 
 # The report's tests look at it in a real browser.
