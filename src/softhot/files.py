@@ -85,11 +85,11 @@ def _together(saved: Saved) -> np.ndarray:
 
 
 def _npz(path: Path) -> Saved:
-    with _readable(path, ".npz without pickled objects"):
+    with readable(path, ".npz without pickled objects"):
         with zipfile.ZipFile(path) as archive:
             members = {Path(name).stem: name for name in archive.namelist()}
-        kind = _one_of(path, members, KINDS.names, "predictions")
-        label = _one_of(path, members, LABELS, "labels")
+        kind = one_of(path, members, KINDS.names, "predictions")
+        label = one_of(path, members, LABELS, "labels")
         with np.load(path, allow_pickle=False) as arrays:
             labels = arrays[label]
         with zipfile.ZipFile(path) as archive, archive.open(members[kind]) as member:
@@ -104,7 +104,7 @@ def _npz(path: Path) -> Saved:
         width = prod(shape[1:])
         step = max(1, _BLOCK // max(width, 1))
         with (
-            _readable(path, ".npz without pickled objects"),
+            readable(path, ".npz without pickled objects"),
             zipfile.ZipFile(path) as archive,
             archive.open(members[kind]) as member,
         ):
@@ -139,7 +139,7 @@ class Layout:
 
 def _layout(path: Path, columns: dict[str, bool]) -> Layout:
     """The layout of a table with these columns; True marks columns of lists."""
-    label = _one_of(path, columns, LABELS, "a column of labels")
+    label = one_of(path, columns, LABELS, "a column of labels")
     found: dict[str, dict[int, str]] = {"logits": {}, "probs": {}}
     for name, lists in columns.items():
         match = re.fullmatch(r"(logit|prob)s?_?(\d+)", name)
@@ -151,7 +151,7 @@ def _layout(path: Path, columns: dict[str, bool]) -> Layout:
         of_kind[k] = name
     there = {kind: by_class for kind, by_class in found.items() if by_class}
     there |= {kind: {0: kind} for kind in found if columns.get(kind)}
-    kind = _one_of(path, there, KINDS.names, "columns logit_0 ...")
+    kind = one_of(path, there, KINDS.names, "columns logit_0 ...")
     by_class = there[kind]
     if sorted(by_class) != list(range(len(by_class))):
         missing = min(set(range(max(by_class))) - set(by_class))
@@ -168,7 +168,7 @@ def _parquet(path: Path) -> Saved:
         # Pages are read as they are needed: a row group may be as large as the whole file.
         return pyarrow.parquet.ParquetFile(path, buffer_size=1 << 16)
 
-    with _readable(path, ".parquet table"), opened() as file:
+    with readable(path, ".parquet table"), opened() as file:
         schema, count = file.schema_arrow, file.metadata.num_rows
         lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
         columns = {field.name: any(test(field.type) for test in lists) for field in schema}
@@ -178,7 +178,7 @@ def _parquet(path: Path) -> Saved:
 
     def read() -> Iterator[np.ndarray]:
         start = 0
-        with _readable(path, ".parquet table"), opened() as file:
+        with readable(path, ".parquet table"), opened() as file:
             step = max(1, _BLOCK // max(len(layout.classes), 100 if one else 1))
             for batch in file.iter_batches(step, columns=list(layout.classes)):
                 take = _lists if one else _columns
@@ -199,13 +199,13 @@ def _csv(path: Path) -> Saved:
         block = pyarrow.csv.ReadOptions(block_size=1 << 24)
         return pyarrow.csv.open_csv(path, read_options=block, convert_options=convert)
 
-    with _readable(path, ".csv table"), opened() as file:
+    with readable(path, ".csv table"), opened() as file:
         header = file.schema.names
     layout = _layout(path, dict.fromkeys(header, False))
 
     def read(*names: str) -> Iterator[np.ndarray]:
         start = 0
-        with _readable(path, ".csv table", header), opened(*names) as file:
+        with readable(path, ".csv table", header), opened(*names) as file:
             for batch in file:
                 if len(batch):
                     yield _columns(names, batch, start)
@@ -251,7 +251,7 @@ def _numbers(name: str, column: Any, start: int = 0, what: str = "row") -> np.nd
 
 
 @contextmanager
-def _readable(path: Path, what: str, header: list[str] | None = None) -> Iterator[None]:
+def readable(path: Path, what: str, header: list[str] | None = None) -> Iterator[None]:
     """Turn whatever a reader raises into one error that names the file."""
     try:
         yield
@@ -266,9 +266,10 @@ def _readable(path: Path, what: str, header: list[str] | None = None) -> Iterato
         raise InputError("file", f"a readable {what}", str(path), hint) from None
 
 
-def _one_of(path: Path, there: Any, wanted: tuple[str, ...], what: str) -> str:
+def one_of(path: Path, there: Any, wanted: tuple[str, ...], what: str, hint: str = LAYOUT) -> str:
+    """The one of ``wanted`` that is there."""
     names = [name for name in wanted if name in there]
     if len(names) != 1:
         value = names or list(there)[:8]
-        raise InputError(f"{path.name}: {what}", f"exactly one of {list(wanted)}", value, LAYOUT)
+        raise InputError(f"{path.name}: {what}", f"exactly one of {list(wanted)}", value, hint)
     return names[0]

@@ -137,9 +137,14 @@ def _labels(labels: Any, classes: int) -> tuple[np.ndarray, int]:
     return labels.astype(np.int64), classes
 
 
+def is_matrix(noise: Any) -> bool:
+    """Whether ``noise`` is meant as a confusion matrix, not as a rate."""
+    return isinstance(noise, list | tuple | np.ndarray)
+
+
 def _confusion(noise: Any, classes: int) -> np.ndarray:
     """(K, K): the probability that a row of class i gets the label j."""
-    if not isinstance(noise, list | tuple | np.ndarray) or np.ndim(noise) == 0:
+    if not is_matrix(noise):
         rate = NOISE.check("noise", noise)
         matrix = np.full((classes, classes), rate / (classes - 1))
         np.fill_diagonal(matrix, 1 - rate)

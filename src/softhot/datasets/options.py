@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from softhot.datasets import corrupt
 from softhot.datasets.dataset import Dataset
 from softhot.datasets.splits import Split
@@ -44,7 +42,7 @@ def prepare(
         rows = rows[corrupt.imbalance(labels[rows], classes, imbalance, seed)]
     if rows is not parts.train:
         parts = replace(parts, train=rows)
-    if np.ndim(noise) or noise != 0:
+    if corrupt.is_matrix(noise) or noise != 0:
         labels = labels.copy()
         labels[rows] = corrupt.corrupt_labels(labels[rows], classes, noise, seed)
         dataset = replace(dataset, labels=labels, soft_labels=None)

@@ -16,6 +16,9 @@ from softhot.metrics import METRICS
 from softhot.report import words
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from softhot.datasets import DatasetInfo
     from softhot.judge import Judgement, SideBySide
     from softhot.studies import Comparison
     from softhot.studies import Progress as Trial
@@ -174,6 +177,24 @@ def conventions_table(alpha: float, classes: int, rows: list[dict[str, Any]]) ->
         numbers = ("–" if row[k] is None else f"{row[k]:.6g}" for k in ("on", "off", "uniform"))
         table.add_row(row["convention"], *numbers, row["used_by"])
     return table
+
+
+def datasets_table(table: Mapping[str, DatasetInfo]) -> Table:
+    """Every data set: what it is, whether it is here, where it comes from."""
+    shown = Table(
+        caption="Your own: the path of an .npz, .csv or .parquet, or of a folder with a subfolder "
+        "of images for each class.",
+        caption_justify="left",
+        box=None,
+        pad_edge=False,
+    )
+    for header in ("data set", "rows", "classes", "here", "what it is, licence, where from"):
+        shown.add_column(header, justify="right" if header in ("rows", "classes") else "left")
+    for name, info in table.items():
+        here = "yes" if info.origin.present else "no"
+        about = f"{info.title}. {info.licence}; {info.origin.origin}"
+        shown.add_row(name, f"{info.size:,}", str(info.classes), here, about)
+    return shown
 
 
 class TrialProgress:
