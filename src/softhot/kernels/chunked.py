@@ -34,6 +34,7 @@ def loss_and_gradient(
     scale: float | Tensor = 1.0,
     counted: Tensor | None = None,
     gradient: bool = True,
+    overwrite: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """The loss of every row, and the gradient of their sum, row by row times ``scale``.
 
@@ -46,6 +47,7 @@ def loss_and_gradient(
         scale: a number or ``(...)``; enters the gradient only.
         counted: ``(...)`` booleans: other rows get loss 0 and gradient 0, whatever they hold.
         gradient: False leaves it out.
+        overwrite: whether it takes the place of the logits.
 
     Returns:
         Loss ``(...)``, float32 or float64, and gradient of the shape and dtype of ``logits``.
@@ -54,12 +56,12 @@ def loss_and_gradient(
     wide = torch.float64 if logits.dtype == torch.float64 else torch.float32
     size = CPU_BLOCK if logits.device.type == "cpu" else DEVICE_BLOCK
     if logits.numel() <= size:
-        out = torch.empty_like(logits) if gradient else None
+        out = _place(logits, gradient, overwrite)
         return _block(logits, labels, alpha, scale, counted, mixing, out, wide), out
     z = logits.flatten(1, -2) if logits.ndim > 2 else logits.reshape(1, -1, k)
     grid = z.shape[:2]
     loss = torch.empty(grid, dtype=wide, device=z.device)
-    out = torch.empty_like(z) if gradient else None
+    out = _place(z, gradient, overwrite)
     y = labels.reshape(grid)
     by_row: list[Any] = [
         value.reshape(grid) if isinstance(value, Tensor) and value.ndim else value
@@ -70,6 +72,13 @@ def loss_and_gradient(
         into = None if out is None else out[block]
         loss[block] = _block(z[block], y[block], a, by, here, mixing, into, wide)
     return loss.reshape(shape[:-1]), None if out is None else out.reshape(shape)
+
+
+def _place(logits: Tensor, gradient: bool, overwrite: bool) -> Tensor | None:
+    """Where the gradient is to be."""
+    if not gradient:
+        return None
+    return logits if overwrite else torch.empty_like(logits)
 
 
 def _blocks(a: int, m: int, k: int, size: int) -> Iterator[tuple[slice, slice]]:

@@ -20,6 +20,8 @@ from softhot.torch.functional import (
     binary_cross_entropy_with_logits as binary_cross_entropy_with_logits,
 )
 from softhot.torch.functional import cross_entropy as cross_entropy
+from softhot.torch.linear import linear_cross_entropy as linear_cross_entropy
 from softhot.torch.modules import BCEWithLogitsLoss as BCEWithLogitsLoss
 from softhot.torch.modules import CrossEntropyLoss as CrossEntropyLoss
+from softhot.torch.modules import LinearCrossEntropyLoss as LinearCrossEntropyLoss
 from softhot.torch.vocabulary import vocab_parallel_cross_entropy as vocab_parallel_cross_entropy

@@ -24,12 +24,15 @@ class Categorical:
 
     Attributes:
         options: the arguments of :class:`softhot.core.losses.Batch` by name.
+        overwrite: whether the gradient may take the place of the logits. A kernel that turns them
+            down when it is too late raises :class:`softhot.torch.native.Overwritten`.
     """
 
     target: Tensor
     rule: Rule
     reduction: str
     options: dict[str, Any]
+    overwrite: bool = False
 
     def evaluate(
         self, logits: Tensor, *, gradient: bool, upstream: Tensor | None = None
@@ -91,6 +94,7 @@ class Categorical:
             scale=scale,
             counted=rows.counted,
             gradient=gradient,
+            overwrite=self.overwrite,
         )
         loss = self._reduced(loss if rows.weight is None else loss * rows.weight, normalizer)
         if slopes is not None and logits.ndim > 2:

@@ -14,6 +14,7 @@ from softhot.core.rule import HARD, Rule
 from softhot.torch.binary import binary_rule_of
 from softhot.torch.categorical import rule_of
 from softhot.torch.functional import binary_cross_entropy_with_logits, cross_entropy
+from softhot.torch.linear import linear_cross_entropy
 
 NOT_SMOOTH = Bernoulli(0.0)
 
@@ -126,6 +127,98 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
 
     def extra_repr(self) -> str:
         return _shown(self, weighting="sample", ignore_index=-100)
+
+
+class LinearCrossEntropyLoss(nn.Module):
+    """A linear layer and its cross entropy in one, so that the logits never exist all at once.
+
+    Takes the place of :class:`torch.nn.LinearCrossEntropyLoss`, with the same parameters under the
+    same names, and of an ``nn.Linear`` head before :class:`CrossEntropyLoss`. Smooths in training
+    only, like that.
+
+    Args:
+        in_features, num_classes, bias, device, dtype: of the layer, ``self.linear``. Give it
+            another's weights to tie them: ``criterion.linear.weight = embedding.weight``.
+        reduction, weight, ignore_index, label_smoothing, rule, weighting, smooth_in_eval: as for
+            :class:`CrossEntropyLoss`; ``weight`` are class weights.
+        memory: bytes for a chunk of logits, see :func:`softhot.torch.linear_cross_entropy`.
+
+    ``criterion.linear(hidden)`` gives the logits where they are wanted, as for predictions.
+
+    >>> import torch
+    >>> criterion = LinearCrossEntropyLoss(8, 100, label_smoothing=0.1)
+    >>> loss = criterion(torch.randn(4, 8), torch.tensor([0, 5, 99, -100]))
+    >>> loss.backward()
+    """
+
+    rule: Rule
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        bias: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        reduction: str = "mean",
+        weight: Tensor | None = None,
+        ignore_index: int | None = -100,
+        label_smoothing: float = 0.0,
+        rule: Rule | None = None,
+        weighting: str = "sample",
+        smooth_in_eval: bool = False,
+        memory: int | None = None,
+    ) -> None:
+        super().__init__()
+        _check_tensors(weight=weight)
+        _check_weighting(weighting, "weight", weight)
+        self.linear = nn.Linear(in_features, num_classes, bias=bias, device=device, dtype=dtype)
+        self.register_buffer("weight", weight)
+        self.rule = rule_of(rule, label_smoothing)
+        self.reduction = REDUCTION.check("reduction", reduction)
+        self.ignore_index = ignore_index
+        self.weighting = weighting
+        self.smooth_in_eval = smooth_in_eval
+        self.memory = memory
+
+    @property
+    def label_smoothing(self) -> Any:
+        """Alpha of the rule for targets. Setting it keeps the kind of the rule."""
+        return self.rule.base.alpha
+
+    @label_smoothing.setter
+    def label_smoothing(self, value: Any) -> None:
+        self.rule = _with_alpha(self.rule, value)
+
+    def forward(
+        self,
+        input: Tensor,
+        target: Tensor,
+        *,
+        where: Tensor | None = None,
+        alpha: Tensor | None = None,
+        prior: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of hidden states ``(..., H)`` and class ids ``(...)``."""
+        rule = self.rule
+        if not (self.training or self.smooth_in_eval):
+            rule, alpha, prior = HARD, None, None
+        return linear_cross_entropy(
+            *(input, self.linear.weight, target, self.linear.bias, rule),
+            class_weight=self.weight,
+            weighting=self.weighting,
+            ignore_index=self.ignore_index,
+            reduction=self.reduction,
+            where=where,
+            alpha=alpha,
+            prior=prior,
+            memory=self.memory,
+        )
+
+    def extra_repr(self) -> str:
+        return _shown(self, weighting="sample", ignore_index=-100, memory=None)
 
 
 class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):

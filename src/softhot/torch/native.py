@@ -17,6 +17,10 @@ NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "f
 PLAIN = (Tensor, torch.nn.Parameter)
 
 
+class Overwritten(Exception):
+    """The logits are lost, and their gradient is not there."""
+
+
 def evaluate(
     loss: Categorical, logits: Tensor, *, gradient: bool, upstream: Tensor | None
 ) -> tuple[Tensor, Tensor | None, Any] | None:
@@ -36,7 +40,9 @@ def evaluate(
     elif reduction == "none":
         gradient = False
     value = torch.empty(n if reduction == "none" else (), dtype=torch.float32)
-    slopes = _slopes(loss, logits) if gradient else None
+    slopes = None
+    if gradient:
+        slopes = logits if loss.overwrite else _slopes(loss, logits)
     late = reduction == "mean" and not gradient
     divisor = torch.empty((), dtype=torch.float64) if late else None
     labels = target.contiguous()
@@ -62,6 +68,8 @@ def evaluate(
         threads=torch.get_num_threads(),
         **addresses,
     )
+    if not done and slopes is logits:
+        raise Overwritten
     return (value, slopes, divisor) if done else None
 
 
