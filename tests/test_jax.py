@@ -1,8 +1,6 @@
 """The JAX losses: the case table, every transformation, and what tracing cannot check."""
 
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -500,21 +498,3 @@ def test_the_flax_example_runs():
     for scores in report.values():
         assert scores["accuracy"] > 0.9
     assert report["smoothed"]["confidence"] < report["hard"]["confidence"]
-
-
-# The house.
-
-
-def test_importing_it_loads_only_jax():
-    code = "import softhot.jax, sys; print(*{m.split('.')[0] for m in sys.modules})"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "jax" in done.stdout.split()
-    assert not {"torch", "tensorflow", "keras", "optax", "flax", "sklearn"} & set(
-        done.stdout.split()
-    )
-
-
-def test_without_jax_it_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "jax", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'softhot\[jax\]'"):
-        runpy.run_path(softhot.jax.__file__)

@@ -203,12 +203,6 @@ def test_processes_see_each_other_s_rows(tmp_path):
     assert [process.wait(timeout=120) for process in running] == [0, 0]
 
 
-def test_a_missing_framework_names_the_extra():
-    code = "import sys; sys.modules['lightning'] = None; import softhot.lightning"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'softhot[lightning]'" in done.stderr
-
-
 def test_example(tmp_path, monkeypatch):
     path = Path(__file__).parent.parent / "examples" / "lightning_digits.py"
     monkeypatch.chdir(tmp_path)

@@ -399,12 +399,6 @@ def test_no_copies_no_warning():
     LabelSmoothingClassifier(HistGradientBoostingClassifier(max_iter=1), 0.1).fit(X, y)
 
 
-def test_a_missing_framework_names_the_extra():
-    code = "import sys; sys.modules['sklearn'] = None; import softhot.sklearn"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'softhot[sklearn]'" in done.stderr
-
-
 def test_example(capsys):
     path = Path(__file__).parent.parent / "examples" / "sklearn_digits.py"
     search = runpy.run_path(str(path))["main"]()

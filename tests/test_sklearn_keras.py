@@ -4,8 +4,6 @@ import os
 import pickle
 import random
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # before Keras is imported
@@ -190,12 +188,6 @@ def test_logits_strings_weights_soft_labels_and_pickle():
 def test_bad_arguments(options, text):
     with pytest.raises(InputError, match=text):
         model().set_params(**options).fit(*digits(100))
-
-
-def test_a_missing_framework_names_the_extra():
-    code = "import sys; sys.modules['keras'] = None; import softhot.sklearn_keras"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "pip install 'softhot[keras,sklearn]'" in done.stderr
 
 
 def test_example():

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import softhot
-from softhot import InputError
+from softhot import InputError, SofthotWarning
 from softhot.kernels import Choice, choose
 from softhot.torch import BCEWithLogitsLoss, CrossEntropyLoss, cross_entropy
 
@@ -71,6 +71,26 @@ def test_it_smooths_in_training_only(batch):
     assert torch.allclose(binary.eval()(z, rows), F.binary_cross_entropy_with_logits(z, rows))
     kept = BCEWithLogitsLoss(label_smoothing=0.1, smooth_in_eval=True).eval()
     assert torch.allclose(kept(z, rows), expected)
+
+
+def test_a_validation_that_forgot_eval_is_told_so(batch):
+    z, y = batch
+    rows = F.one_hot(y, 5).float()
+    for kind, target in ((CrossEntropyLoss, y), (BCEWithLogitsLoss, rows)):
+        criterion = kind(label_smoothing=0.1)
+        smoothed = criterion(z, target)  # training: without a word
+        for off in (torch.no_grad, torch.inference_mode):
+            with off():
+                logits = z.detach().clone()
+                with pytest.warns(SofthotWarning, match=r"criterion\.eval\(\)") as caught:
+                    assert torch.equal(criterion(logits, target), smoothed)
+                assert caught[0].filename == __file__
+                criterion.eval()(logits, target)
+                kind(label_smoothing=0.1, smooth_in_eval=True)(logits, target)
+                kind()(logits, target)
+            criterion.train()
+        with torch.no_grad():
+            criterion(z, target)  # the first of the two passes of a reentrant checkpoint
 
 
 def test_in_eval_what_the_rule_takes_with_the_batch_is_not_missed(batch):
@@ -177,6 +197,7 @@ def test_fastai_finds_probabilities_and_decisions(batch):
     assert torch.equal(criterion.activation(z), z.softmax(1))
     assert torch.equal(criterion.decodes(z), z.argmax(1))
     assert criterion.decodes(z.reshape(3, 5, 2)).shape == (3, 2)
+    assert criterion.y_int  # MixUp and CutMix: class ids, not to be mixed themselves
 
 
 def test_what_is_refused():

@@ -24,7 +24,16 @@ try:
     import keras
 except ModuleNotFoundError as error:
     message = "softhot.keras needs Keras 3 and a backend for it: pip install 'softhot[keras]'"
-    raise ModuleNotFoundError(message, name="keras") from error
+    if error.name != "keras":
+        message = (
+            f"Keras is here, but not its backend: install {error.name}, or set the environment "
+            "variable KERAS_BACKEND to what is installed: tensorflow, jax or torch"
+        )
+    raise ModuleNotFoundError(message, name=error.name) from error
+
+if int(keras.__version__.partition(".")[0]) < 3:
+    message = f"softhot.keras needs Keras 3, and here is {keras.__version__}: pip install -U keras"
+    raise ImportError(message)
 
 from keras import ops
 from keras.src.backend import get_keras_mask, set_keras_mask  # which rows a loss left out

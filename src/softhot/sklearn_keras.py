@@ -28,7 +28,7 @@ except ModuleNotFoundError as error:
     message = (
         "softhot.sklearn_keras needs Keras and scikit-learn: pip install 'softhot[keras,sklearn]'"
     )
-    raise ModuleNotFoundError(message, name=error.name) from error
+    raise ModuleNotFoundError(message, name=str(error.name).partition(".")[0]) from error
 
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from softhot.core.binary import Bernoulli, BinaryRule
-from softhot.core.check import InputError
+from softhot.core.check import InputError, SofthotWarning
 from softhot.core.losses import REDUCTION, WEIGHTING
 from softhot.core.rule import HARD, Rule
 from softhot.torch.binary import binary_rule_of
@@ -23,8 +25,10 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
     """:class:`torch.nn.CrossEntropyLoss` under any softhot rule, smoothing in training only.
 
     Like dropout it acts while the module is in training mode; after ``eval()`` it is the plain
-    cross entropy, so that validation losses of different alphas can be compared. Where it differs
-    from torch is listed at :func:`softhot.torch.cross_entropy`.
+    cross entropy, so that validation losses of different alphas can be compared. The mode is the
+    criterion's own: it follows ``model.eval()`` only as a part of the model, and otherwise wants
+    ``criterion.eval()``. Where it differs from torch is listed at
+    :func:`softhot.torch.cross_entropy`.
 
     Args:
         weight, ignore_index, reduction, label_smoothing: as in torch. ``label_smoothing`` is alpha
@@ -36,12 +40,18 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         allowed: booleans ``(C)``, the classes that may have mass.
         smooth_in_eval: True keeps the rule in ``eval()``, as torch does.
 
+    Warns:
+        SofthotWarning: if it smooths while gradients are switched off, which looks like a
+            validation in which nobody called ``criterion.eval()``.
+
     >>> import torch
     >>> criterion = CrossEntropyLoss(label_smoothing=0.1)
     >>> logits, labels = torch.tensor([[4.0, 0.0]]), torch.tensor([0])
     >>> criterion(logits, labels), criterion.eval()(logits, labels)
     (tensor(0.2181), tensor(0.0181))
     """
+
+    y_int = True  # fastai's MixUp and CutMix ask whether the labels are class ids
 
     rule: Rule
     allowed: Tensor | None
@@ -93,7 +103,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
     ) -> Tensor:
         """The loss; keyword arguments come with the batch, see :func:`softhot.cross_entropy`."""
         rule = self.rule
-        if not (self.training or self.smooth_in_eval):
+        if not _smooths(self, HARD, input):
             rule, alpha, prior = HARD, None, None
         if allowed is None:
             allowed = self.allowed
@@ -235,6 +245,9 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
         axis: the label axis, for rules that treat labels differently or look at a whole row.
         smooth_in_eval: True keeps the rule in ``eval()``.
 
+    Warns:
+        SofthotWarning: as :class:`CrossEntropyLoss` does.
+
     >>> import torch
     >>> criterion = BCEWithLogitsLoss(label_smoothing=0.1)
     >>> logits, labels = torch.tensor([[4.0, -4.0]]), torch.tensor([[1, 0]])
@@ -283,7 +296,7 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
         return binary_cross_entropy_with_logits(
             input,
             target,
-            self.rule if self.training or self.smooth_in_eval else NOT_SMOOTH,
+            self.rule if _smooths(self, NOT_SMOOTH, input) else NOT_SMOOTH,
             weight=self.weight,
             pos_weight=self.pos_weight,
             weighting=self.weighting,
@@ -294,6 +307,22 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
 
     def extra_repr(self) -> str:
         return _shown(self, weighting="sample", axis=-1)
+
+
+def _smooths(criterion: Any, hard: Any, input: Tensor) -> bool:
+    """Whether the rule applies now. A validation that forgot ``criterion.eval()`` is told so."""
+    if criterion.smooth_in_eval or not criterion.training:
+        return criterion.smooth_in_eval
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or input.requires_grad:
+        return True
+    if criterion.rule != hard:
+        text = (
+            "The loss is smoothed, though gradients are off: if this is a validation, call "
+            "criterion.eval() before it and criterion.train() after it, or make the criterion a "
+            "part of the model, whose mode it follows. If it is meant, pass smooth_in_eval=True."
+        )
+        warnings.warn(text, SofthotWarning, stacklevel=5)
+    return True
 
 
 def _check_legacy(size_average: Any, reduce: Any) -> None:
