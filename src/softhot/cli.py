@@ -32,6 +32,12 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
+# Settings of a study that are options of the command.
+OPTIONS = (
+    *("alphas", "methods", "model", "seeds", "epochs", "early_stopping", "label_noise"),
+    *("imbalance", "subset", "folds", "search", "budget"),
+)
+
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 
 
@@ -41,7 +47,17 @@ def study(
     /,
     *,
     alphas: str | None = None,
+    methods: str | None = None,
+    model: str | None = None,
     seeds: int | None = None,
+    epochs: int | None = None,
+    early_stopping: int | None = None,
+    label_noise: float | None = None,
+    imbalance: float | None = None,
+    subset: int | None = None,
+    folds: int | None = None,
+    search: str | None = None,
+    budget: int | None = None,
     select: str = "nll",
     out: Path | None = None,
     jobs: int | None = None,
@@ -49,20 +65,42 @@ def study(
 ) -> int:
     """Train with and without smoothing, over paired seeds, and say whether to smooth.
 
-    Example: softhot study digits --alphas 0,0.1,0.2 --seeds 5
+    Example: softhot study digits --methods uniform,dropout,l2 --label-noise 0.2 --seeds 5
 
     Interrupt it at any time: the same command continues where it stopped.
 
     Parameters
     ----------
     source
-        Name of a data set (digits, wine, breast_cancer), or a study file (.toml).
+        A data set (softhot datasets lists them), or a study file (.toml) that these options change.
     alphas
         Smoothing weights, separated by commas; 0 (no smoothing) is always among them.
+    methods
+        What is compared with plain cross entropy, separated by commas, each at the same number of
+        settings: uniform, others, prior, similarity, ordinal, online, confidence_penalty, maxsup,
+        margin, focal, l2, dropout, mixup, human; or combinations, as uniform+dropout.
+    model
+        What is trained: linear, mlp, ..., or your Python file with train(trial) -> Predictions.
     seeds
         How many seeds; each trains every arm from the same initial weights on the same batches.
+    epochs
+        Passes over the training rows.
+    early_stopping
+        Passes without a better NLL on validation (hard labels) after which training stops.
+    label_noise
+        Share of training labels made wrong on purpose, from 0 to 1.
+    imbalance
+        How much rarer the last class is made than the first.
+    subset
+        How many training rows to keep.
+    folds
+        Cut training and validation rows into so many folds, which the seeds take turns to hold out.
+    search
+        How settings are found: grid, or optuna, which lets validation scores decide.
+    budget
+        Settings that a search tries for each method.
     select
-        Metric that chooses alpha on validation: nll, accuracy, brier, ece, ece_mass, gap, aurc.
+        Metric that chooses on validation: nll, accuracy, brier, ece, ece_mass, gap, aurc.
     out
         Folder of the run; by default runs/<data set>-<digest of the study>.
     jobs
@@ -74,12 +112,26 @@ def study(
     from softhot.studies.compare import SELECT
 
     SELECT.check("select", select)
-    spec = _spec(source, alphas, seeds)
-    folder = out or RUNS / f"{spec.dataset}-{spec.digest[:8]}"
+    spec = _spec(
+        source,
+        alphas=_numbers("alphas", alphas),
+        methods=None if methods is None else methods.split(","),
+        model=model,
+        seeds=seeds,
+        epochs=epochs,
+        early_stopping=early_stopping,
+        label_noise=label_noise,
+        imbalance=imbalance,
+        subset=subset,
+        folds=folds,
+        search=search,
+        budget=budget,
+    )
+    folder = out or RUNS / f"{Path(spec.dataset).stem}-{spec.digest[:8]}"
     with _progress(spec, quiet=json) as show:
         store = run(spec, folder, jobs=jobs, progress=show)
     for failure in store.failures:
-        _say(f"failed: {failure.trial.arm}, seed {failure.trial.seed}: {failure.reason}")
+        _say(f"failed: {failure.trial.arm.name}, seed {failure.trial.seed}: {failure.reason}")
     _publish(store, select, folder / "report.html", json)
     return FAILED if store.failures else 0
 
@@ -270,36 +322,45 @@ def _names(files: tuple[Path, ...]) -> list[str]:
     return names
 
 
-def _spec(source: str, alphas: str | None, seeds: int | None) -> StudySpec:
+def _numbers(argument: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers separated by commas."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        hint = f"Write them like --{argument} 0,0.1,0.2."
+        raise InputError(argument, "numbers separated by commas", text, hint) from None
+
+
+def _spec(source: str, **options: Any) -> StudySpec:
+    """The study that a data set or a file and the options that were given ask for."""
     from softhot.studies import StudySpec
 
     path = Path(source)
-    spec = StudySpec.read(path) if path.suffix == ".toml" else StudySpec(dataset=source)
-    given: dict[str, Any] = {}
-    if alphas is not None:
-        try:
-            given["alphas"] = tuple(float(alpha) for alpha in alphas.split(","))
-        except ValueError:
-            hint = "Write them like --alphas 0,0.1,0.2."
-            raise InputError("alphas", "numbers separated by commas", alphas, hint) from None
-    if seeds is not None:
-        given["seeds"] = seeds
-    return replace(spec, **given)
+    given = {name: value for name, value in options.items() if value is not None}
+    if path.suffix == ".toml":
+        return replace(StudySpec.read(path), **given)
+    return StudySpec(dataset=source, **given)
 
 
 def _command(spec: StudySpec, select: str) -> str:
     """The command line that makes the study again."""
     default = type(spec)(dataset=spec.dataset)
-    changed = {f.name for f in fields(spec) if getattr(spec, f.name) != getattr(default, f.name)}
-    if changed - {"alphas", "seeds"}:
-        words = ["softhot", "study", "study.toml"]
-    else:
-        words = ["softhot", "study", spec.dataset]
-        if "alphas" in changed:
-            words += ["--alphas", ",".join(f"{alpha:g}" for alpha in spec.alphas)]
-        if "seeds" in changed:
-            words += ["--seeds", str(spec.seeds)]
+    changed = [f.name for f in fields(spec) if getattr(spec, f.name) != getattr(default, f.name)]
+    words = ["softhot", "study", spec.dataset]
+    for name in changed:
+        if name not in OPTIONS:
+            words = ["softhot", "study", "study.toml"]
+            break
+        value = getattr(spec, name)
+        listed = value if isinstance(value, tuple) else (value,)
+        words += [f"--{name.replace('_', '-')}", ",".join(map(_word, listed))]
     return shlex.join(words + (["--select", select] if select != "nll" else []))
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
@@ -310,7 +371,7 @@ def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
 
     records, spec = store.records(), store.spec
     comparison: Comparison = compare(records, spec, select)
-    _, split = data(spec.dataset, spec.train, spec.validation, spec.test, spec.split_seed)
+    _, split = data(spec)
     html = render(
         comparison,
         records,

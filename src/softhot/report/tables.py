@@ -81,7 +81,7 @@ def study_table(comparison: Comparison, column: str) -> dict[str, Any]:
         for name in METRICS:
             mean, change = means[name], changes[name]
             cell = {"metric": name, "value": _value(name, mean)}
-            if arm.alpha == 0:
+            if arm.name == comparison.arms[0].name:
                 cell["interval"] = words.interval(name, mean.low, mean.high, signed=name == "gap")
             else:
                 cell["change"] = words.number(name, change.mean, signed=True)

@@ -70,7 +70,7 @@ def study_table(comparison: Comparison) -> Table:
         for name, column in COLUMNS:
             mean = getattr(arm, f"test_{column}")[name].mean
             change = getattr(arm, f"difference_{column}")[name]
-            mark = MARK.get(words.judged(name, change), " ") if arm.alpha else " "
+            mark = MARK.get(words.judged(name, change), " ") if arm.method != "none" else " "
             cells.append(words.number(name, mean, signed=name == "gap") + mark)
         chosen = arm.name == comparison.chosen
         note = " ◂ chosen" if chosen else " (1 SE)" if arm.name == comparison.one_se else ""
@@ -230,7 +230,7 @@ class TrialProgress:
         if self.first < 0:  # trials of an earlier run took no time in this one
             self.first = trial.done - 1
             self.bar.update(self.task, completed=self.first)
-        name = f"{trial.trial.arm}, seed {trial.trial.seed}"
+        name = f"{trial.trial.arm.name}, seed {trial.trial.seed}"
         self.bar.update(self.task, completed=trial.done, description=name)
         if not self.console.is_terminal and trial.done % max(self.total // 10, 1) == 0:
             each = (time.monotonic() - self.began) / max(trial.done - self.first, 1)

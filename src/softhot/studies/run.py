@@ -13,11 +13,13 @@ from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from pathlib import Path
 
+import numpy as np
+
 from softhot.core.check import InputError, Interval, SofthotWarning
-from softhot.datasets import Dataset, Split, load, split
+from softhot.datasets import Dataset, Split, load, prepare, split
 from softhot.studies.spec import StudySpec, TrialSpec
 from softhot.studies.store import Failure, Store
-from softhot.studies.train import train, versions
+from softhot.studies.train import check_data, train, versions
 
 JOBS = Interval(1, 4096, integer=True)
 IDLE = 20  # seconds after which a process without work ends, should this one have been killed
@@ -70,7 +72,9 @@ def run(
             its trial is trained again), or was trained by other versions of the libraries.
     """
     jobs = _processors() if jobs is None else JOBS.check("jobs", jobs)
-    data(spec.dataset, spec.train, spec.validation, spec.test, spec.split_seed)  # or an InputError
+    dataset, _ = data(spec)  # or an InputError
+    for trial in spec.trials()[: len(spec.arms)]:
+        check_data(trial, dataset)
     store = Store.create(folder, spec)
     for damage in store.damaged:
         text = f"{damage.name}: {damage.reason}. The trial is trained again."
@@ -105,11 +109,48 @@ def _warn_of_other_versions(store: Store) -> None:
             return
 
 
+def data(of: StudySpec | TrialSpec) -> tuple[Dataset, Split]:
+    """The data set and its split, of a trial that of its fold; loaded once in each process."""
+    fold = of.fold if isinstance(of, TrialSpec) else None
+    names = ("dataset", "label_noise", "imbalance", "subset", "test", "split_seed", "folds")
+    return _data(*(getattr(of, name) for name in names), of.train, of.validation, fold)
+
+
+@functools.lru_cache(maxsize=2)
+def _data(
+    name: str,
+    label_noise: float,
+    imbalance: float,
+    subset: int,
+    test: int,
+    seed: int,
+    folds: int,
+    train: int,
+    validation: int,
+    fold: int | None,
+) -> tuple[Dataset, Split]:
+    dataset = _loaded(name)
+    parts = split(dataset, train, validation, test, seed)
+    if fold is not None and folds > 1:
+        parts = folded(dataset, parts, folds, fold)
+    return prepare(dataset, parts, subset=subset, imbalance=imbalance, noise=label_noise, seed=seed)
+
+
 @functools.lru_cache(maxsize=1)
-def data(name: str, train: int, validation: int, test: int, seed: int) -> tuple[Dataset, Split]:
-    """The data set and its split, loaded once in each process."""
-    dataset = load(name)
-    return dataset, split(dataset, train, validation, test, seed)
+def _loaded(name: str) -> Dataset:
+    return load(name)
+
+
+def folded(dataset: Dataset, parts: Split, folds: int, fold: int) -> Split:
+    """Training and validation rows together, cut anew: the fold is the validation part.
+
+    Classes take turns through the folds, so each has them in nearly the same proportions, and the
+    sizes of two folds differ by at most one row.
+    """
+    rows = np.concatenate([parts.train, parts.validation])
+    order = rows[np.argsort(dataset.labels[rows], kind="stable")]
+    held = np.arange(len(order)) % folds == fold
+    return Split(np.sort(order[~held]), np.sort(order[held]), parts.test)
 
 
 Outcome = tuple[TrialSpec, float, str | None]
@@ -124,10 +165,7 @@ def attempt(store: Store, trial: TrialSpec) -> Outcome:
     began = time.perf_counter()
     failure = None
     try:
-        result = train(
-            trial,
-            *data(trial.dataset, trial.train, trial.validation, trial.test, trial.split_seed),
-        )
+        result = train(trial, *data(trial))
     except Exception as error:
         failure = f"{type(error).__name__}: {error}"
     else:
