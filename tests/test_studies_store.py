@@ -83,7 +83,7 @@ def test_opening_again_changes_nothing(store):
 def test_files_are_readable_without_softhot(store):
     path, arrays = files(store)
     record = json.loads(path.read_text())
-    assert record["trial"]["rule"] == {"rule": "Uniform", "alpha": 0.0}
+    assert record["trial"]["arm"]["rule"] == {"rule": "Uniform", "alpha": 0.0}
     assert record["arrays"]["sha256"] == hashlib.sha256(arrays.read_bytes()).hexdigest()
     with np.load(arrays, allow_pickle=False) as archive:
         assert archive["test_logits"].dtype == np.float32
@@ -328,7 +328,7 @@ def test_a_run_of_another_study_is_refused_and_left_as_it_is(store):
     (store.folder / f"{TEMPORARY}half").write_text("of another run")
     before = contents(store.folder)
     other = dataclasses.replace(TINY, seeds=3, epochs=9)
-    with pytest.raises(InputError, match="seeds = 2 there, 3 here; epochs = 3 there, 9 here"):
+    with pytest.raises(InputError, match="epochs = 3 there, 9 here; seeds = 2 there, 3 here"):
         Store.create(store.folder, other)
     assert contents(store.folder) == before
 

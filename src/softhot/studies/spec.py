@@ -197,6 +197,8 @@ class StudySpec(Settings):
         if self.seeds < self.folds:
             hint = "Seed s validates on fold s mod folds: give at least one seed for each."
             raise InputError("seeds", f"at least {self.folds}, the folds", self.seeds, hint)
+        if self.folds > self.train + self.validation:
+            raise InputError("folds", "at most the rows to train and to validate", self.folds)
         self._resolve_methods()
 
     def _resolve_methods(self) -> None:

@@ -372,6 +372,6 @@ def _settings(folder: Path) -> StudySpec:
 def _other(there: StudySpec, here: StudySpec) -> str:
     """In which settings two studies differ, and what to do about it."""
     old, new = there.to_dict(), here.to_dict()
-    names = [name for name in old if old[name] != new[name]]
-    differences = "; ".join(f"{name} = {old[name]} there, {new[name]} here" for name in names)
+    names = [n for n in dict.fromkeys([*old, *new]) if old.get(n) != new.get(n)]
+    differences = "; ".join(f"{n} = {old.get(n)} there, {new.get(n)} here" for n in names)
     return f"The run there has {differences}. Give another folder, or the settings of that run."

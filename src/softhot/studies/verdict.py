@@ -350,18 +350,12 @@ def _ranking(
     methods: Sequence[tuple[MethodSummary, ArmSummary]], best: str, none: ArmSummary
 ) -> Iterable[str]:
     """How the methods rank, and what stands after correction for their number."""
-    budgets = {method.budget for method, _ in methods if method.budget > 1} or {1}
-    equal = len(budgets) == 1
-    budget = (
-        f"at equal tuning budget ({_count(max(budgets), 'setting')} each)"
-        if equal
-        else (
-            "with "
-            + ", ".join(f"{m.budget} of {m.name}" for m, _ in methods)
-            + " settings to choose "
-            "from, which favours those with more"
-        )
-    )
+    tried = {method.budget for method, arm in methods if arm.values} or {1}
+    if len(tried) == 1:
+        budget = f"at equal tuning budget ({_count(max(tried), 'setting')} each)"
+    else:
+        budgets = ", ".join(f"{method.budget} of {method.name}" for method, _ in methods)
+        budget = f"with {budgets} settings to choose from, which favours those with more"
     preferred = best if best != none.name else "none of them to plain cross entropy"
     yield f"Of {len(methods)} methods, {budget}, validation preferred {preferred}."
     for metric, name in NAMES.items():

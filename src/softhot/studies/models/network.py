@@ -165,7 +165,8 @@ class Best:
 
     def __init__(self, patience: int) -> None:
         self.patience, self.waited = patience, 0
-        self.nll, self.weights = float("inf"), None
+        self.nll = float("inf")
+        self.weights: Any = None
 
     def over(self, network: nn.Module, data: Problem) -> bool:
         """Look at the network after a pass; whether to stop."""
@@ -174,7 +175,7 @@ class Best:
         nll = float(nn.functional.cross_entropy(z, data.y[data.split.validation]))
         if nll < self.nll:
             self.nll, self.waited = nll, 0
-            self.weights: Any = copy.deepcopy(network.state_dict())
+            self.weights = copy.deepcopy(network.state_dict())
         else:
             self.waited += 1
         return self.waited >= self.patience
