@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from softhot.core.check import InputError, Interval, OneOf
-from softhot.datasets import DATASETS
+from softhot.datasets import DATASETS, load
 from softhot.studies.methods import ALPHAS, NONE, SETTINGS, Arm, method
 from softhot.studies.models import model
 
 VERSION = 2  # raised whenever the same settings would train to other numbers
 
 ALPHA = Interval(0, 1, "[)")
+PARTS = ("train", "validation", "test")
 SEARCH = OneOf("grid", "optuna")
 WIDTH = Interval(1, 65_536, integer=True)
 RANGES = {
@@ -134,7 +135,7 @@ class StudySpec(Settings):
     smoothing of five strengths.
 
     Args:
-        dataset: A name from ``softhot.datasets.DATASETS``.
+        dataset: A name from ``softhot.datasets.DATASETS``, or the path of your own data.
         label_noise: Share of training labels made wrong on purpose, in [0, 1).
         imbalance: How much rarer the last class is made than the first, >= 1; 1 leaves all rows.
         subset: Training rows kept; 0 keeps all.
@@ -182,10 +183,12 @@ class StudySpec(Settings):
 
     def __post_init__(self) -> None:
         put = functools.partial(object.__setattr__, self)
-        dataset = OneOf(*DATASETS).check("dataset", self.dataset)
-        for part in ("train", "validation", "test"):
-            if getattr(self, part) == 0 and not isinstance(getattr(self, part), bool):
-                put(part, getattr(DATASETS[dataset], part))
+        known = isinstance(self.dataset, str) and self.dataset in DATASETS
+        sizes = [getattr(self, part) for part in PARTS]
+        if not known or any(size == 0 and not isinstance(size, bool) for size in sizes):
+            own = _sizes(self.dataset, 0 in sizes)
+            for part, size, default in zip(PARTS, sizes, own, strict=True):
+                put(part, default if size == 0 and not isinstance(size, bool) else size)
         hint = "This version of softhot trains by another recipe; use the one that wrote it."
         for name, allowed in RANGES.items():
             put(name, allowed.check(name, getattr(self, name), hint if name == "version" else ""))
@@ -345,6 +348,17 @@ def _items(argument: str, value: Any) -> tuple[Any, ...]:
     if isinstance(value, str | bytes | dict) or not hasattr(value, "__iter__"):
         raise InputError(argument, "a list of numbers", value, f"For one number: [{value!r}].")
     return tuple(value)
+
+
+def _sizes(dataset: Any, needed: bool) -> tuple[int, ...]:
+    """Rows of each part that the data has by itself; own data is read for it, if need be."""
+    if isinstance(dataset, str) and dataset in DATASETS:
+        return tuple(getattr(DATASETS[dataset], part) for part in PARTS)
+    if not needed and isinstance(dataset, str) and ("/" in dataset or Path(dataset).suffix):
+        return (0, 0, 0)
+    found = load(dataset).sizes
+    assert found is not None, "a data set has sizes"
+    return found
 
 
 def _settings(name: str, values: Any) -> tuple[tuple[float, ...], ...]:
