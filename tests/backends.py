@@ -1,9 +1,13 @@
 """The array libraries the core runs on, each in the dtypes it has, behind one small face."""
 
 import contextlib
+import os
 from dataclasses import dataclass
 
 import numpy as np
+
+# A run that may not take long (mutation tests) does without some of them.
+LIBRARIES = os.environ.get("SOFTHOT_LIBRARIES", "numpy torch jax strict").split()
 
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -79,17 +83,11 @@ class Backend:
 
 
 NUMPY = Backend("numpy", "float64")
-BACKENDS = (
-    NUMPY,
-    Backend("numpy", "float32"),
-    Backend("numpy", "float16"),
-    Backend("torch", "float64"),
-    Backend("torch", "float32"),
-    Backend("torch", "float16"),
-    Backend("torch", "bfloat16"),
-    Backend("jax", "float64"),
-    Backend("jax", "float32"),
-    Backend("strict", "float64"),
-    Backend("strict", "float32"),
-)
+DTYPES = {
+    "numpy": ("float64", "float32", "float16"),
+    "torch": ("float64", "float32", "float16", "bfloat16"),
+    "jax": ("float64", "float32"),
+    "strict": ("float64", "float32"),
+}
+BACKENDS = tuple(Backend(library, dtype) for library in LIBRARIES for dtype in DTYPES[library])
 DOUBLE = tuple(b for b in BACKENDS if b.dtype == "float64")
