@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# A run that may not take long (mutation tests) does without some of them.
+# TensorFlow has a process of its own (test_core_tensorflow.py); mutation tests take NumPy alone.
 LIBRARIES = os.environ.get("SOFTHOT_LIBRARIES", "numpy torch jax strict").split()
 
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
@@ -46,6 +46,11 @@ class Backend:
 
             array = torch.tensor(values)
             return array.to(getattr(torch, self.dtype)) if real else array
+        if self.library == "tensorflow":  # through Keras, which must be set to it
+            import keras
+
+            array = keras.ops.convert_to_tensor(values)
+            return keras.ops.cast(array, self.dtype) if real else array
         if self.library == "jax":
             import jax.numpy as xp
         else:
@@ -79,7 +84,8 @@ class Backend:
         return self.array(np.zeros(1)).dtype
 
     def dtype_of(self, array):
-        return str(array.dtype).rpartition(".")[2]
+        name = getattr(array.dtype, "name", str(array.dtype))
+        return name.rpartition(".")[2]
 
 
 NUMPY = Backend("numpy", "float64")
@@ -88,6 +94,7 @@ DTYPES = {
     "torch": ("float64", "float32", "float16", "bfloat16"),
     "jax": ("float64", "float32"),
     "strict": ("float64", "float32"),
+    "tensorflow": ("float64", "float32", "bfloat16"),
 }
 BACKENDS = tuple(Backend(library, dtype) for library in LIBRARIES for dtype in DTYPES[library])
 DOUBLE = tuple(b for b in BACKENDS if b.dtype == "float64")

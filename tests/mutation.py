@@ -18,6 +18,7 @@ import os
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from time import process_time
 from unittest import mock
@@ -39,7 +40,7 @@ from mutmut.workers.isolation import (
 )
 
 ROOT = Path(__file__).parent.parent
-os.environ["SOFTHOT_LIBRARIES"] = "numpy strict"  # no threads, which forks don't survive
+os.environ["SOFTHOT_LIBRARIES"] = "numpy"  # no threads, which forks don't survive
 
 
 class Collected(TestRunner):
@@ -51,8 +52,8 @@ class Collected(TestRunner):
 
     KILLERS = ROOT / "mutants" / "killers.txt"
 
-    def __init__(self, session: pytest.Session) -> None:
-        self.session = session
+    def __init__(self, session: pytest.Session, seconds: float) -> None:
+        self.session, self.seconds = session, seconds
         self.items = {item.nodeid: item for item in session.items}
         self.turns: dict[str, int] = {}
         seen: Counter[str] = Counter()
@@ -70,8 +71,11 @@ class Collected(TestRunner):
         fast = state().duration_by_test
         names = sorted(tests, key=lambda name: (-kills[name], self.turns[name], fast[name]))
         items = [self.items[name] for name in names] or self.session.items
+        started = process_time()
         with change_cwd("mutants"):
             for item, following in zip(items, [*items[1:], None], strict=True):
+                if process_time() - started > self.seconds:
+                    return 0
                 if self._fails(item, following):
                     with self.KILLERS.open("a") as file:
                         file.write(f"{function}\t{item.nodeid}\n")
@@ -107,8 +111,10 @@ class Runner(ForkRunner):
     """mutmut's runner; whatever runs tests is a fork, so that this process stays clean."""
 
     collect_stats = ForkServerRunner.collect_stats
-    run_clean_tests = ForkServerRunner.run_clean_tests
     run_forced_fail = ForkServerRunner.run_forced_fail
+
+    def run_clean_tests(self, tests):
+        return 0  # collecting the stats ran them
 
     def _run_in_child(self, operation):
         return run_in_fork_with_result(lambda: operation(self.test_runner))
@@ -120,11 +126,11 @@ class Runner(ForkRunner):
 class Loop:
     """The plugin that puts mutmut in the place of pytest's loop over tests."""
 
-    def __init__(self, names: list[str], children: int) -> None:
-        self.names, self.children = names, children
+    def __init__(self, names: list[str], children: int, seconds: float) -> None:
+        self.names, self.children, self.seconds = names, children, seconds
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
-        runner = Runner(self.children, Collected(session))
+        runner = Runner(self.children, Collected(session, self.seconds))
         with change_cwd(ROOT), mock.patch.object(mutmut, "get_mutant_runner", return_value=runner):
             mutmut._run(self.names, self.children)
         return True
@@ -143,14 +149,19 @@ def results() -> dict[str, dict[str, int | None]]:
 def chosen(options: argparse.Namespace) -> list[str]:
     """The mutants to run."""
     every = {name: code for codes in results().values() for name, code in codes.items()}
-    names = sorted(every)
-    if options.sample:
-        names = random.Random(options.seed).sample(names, options.sample)
+    names = sample(every, options.sample, options.seed) if options.sample else sorted(every)
     if options.names:
         names = [n for n in names if any(fnmatch.fnmatch(n, pattern) for pattern in options.names)]
     if options.survivors:
         return [n for n in names if status(every[n]) in ("survived", "no tests")]
     return [n for n in names if every[n] is None]
+
+
+def sample(names: Iterable[str], size: int, seed: int) -> list[str]:
+    """So many names at random; a larger sample holds the smaller one."""
+    names = sorted(names)
+    random.Random(seed).shuffle(names)
+    return names[:size]
 
 
 def status(code: int | None) -> str:
@@ -185,6 +196,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--survivors", action="store_true")
     parser.add_argument("--report", action="store_true", help="print the table and run nothing")
+    parser.add_argument("--seconds", type=float, default=60.0, help="most for one mutant")
     parser.add_argument("--children", type=int, default=os.cpu_count())
     options = parser.parse_args()
     os.chdir(ROOT)
@@ -204,7 +216,8 @@ def main() -> int:
     arguments = [*config().pytest_add_cli_args, *config().pytest_add_cli_args_test_selection]
     with change_cwd("mutants"):
         pytest.main(
-            ["--rootdir=.", "-x", "-s", *arguments], plugins=[Loop(names, options.children)]
+            ["--rootdir=.", "-x", "-s", *arguments],
+            plugins=[Loop(names, options.children, options.seconds)],
         )
     print(report())
     return 0

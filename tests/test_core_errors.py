@@ -96,6 +96,7 @@ class Bad:
 
 LOSS = [
     Bad("float ids", {"labels": Y * 1.0}, "labels", "float", ".astype(int)"),
+    Bad("float ids, some ignored", {"labels": Y * 1.0, "ignore_index": 1}, "labels", "float"),
     Bad("boolean ids", {"labels": Y > 0}, "labels", "bool"),
     Bad("complex ids", {"labels": Y + 0j}, "labels", "complex"),
     Bad("complex distributions", {"labels": P + 0j}, "labels", "complex"),
@@ -288,6 +289,7 @@ TARGETS = [
     Bad("smoothed mixup", {"labels": [[0.475, 0.475, 0.025, 0.025]]}, "labels", "0.025"),
     Bad("K of 1", {"num_classes": 1}, "num_classes", "1"),
     Bad("penalties", {"rule": Uniform(0.1) + MaxSup(0.1)}, "rule", "MaxSup", "rule.base"),
+    Bad("focal", {"rule": Focal(2.0)}, "rule", "Focal", "cross_entropy"),
     Bad("a bare penalty", {"rule": ConfidencePenalty(0.1)}, "rule", "ConfidencePenalty"),
     Bad("no rule", {"rule": None}, "rule", "None"),
     Bad("alpha 1", {"rule": 1.0}, "Uniform.alpha", "1.0"),

@@ -160,6 +160,10 @@ class KerasNamespace:
     def astype(self, array: Array, dtype: Any) -> Array:
         return self.cast(array, dtype)
 
+    def max(self, array: Array, axis: Any = None, keepdims: Any = False) -> Array:
+        # keras.ops.max refuses a batch without rows.
+        return sys.modules["tensorflow"].reduce_max(array, axis, keepdims)
+
     def arange(self, stop: int, dtype: Any = None, device: Any = None) -> Array:
         return self.__getattr__("arange")(stop, dtype=dtype)
 

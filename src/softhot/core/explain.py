@@ -11,7 +11,7 @@ import numpy as np
 from softhot.core.check import InputError
 from softhot.core.losses import cross_entropy_and_gradient
 from softhot.core.rule import Rule, Uniform, check_rule
-from softhot.core.rules import Focal, NegativeUniform
+from softhot.core.rules import NegativeUniform
 from softhot.core.targets import CLASSES, make_target, target_matrix
 
 Number = float | tuple[float, ...]
@@ -114,7 +114,7 @@ def explain(rule: Rule | float, num_classes: int, *, prior: Any = None) -> Expla
         ratio = gap = np.array([math.inf])
         floor, entropy, confidence = np.array([-math.inf]), np.zeros(1), np.ones(1)
         notes.append("The loss has no lower bound: give it the noise rate and a warmed-up model.")
-    if rule.penalties or isinstance(base, Focal):
+    if rule.penalties or not base.TARGET:
         if len(on) > 1 or isinstance(base, NegativeUniform):
             gap = floor = entropy = confidence = None
             notes.append("With these penalties the optimum has no closed form.")
