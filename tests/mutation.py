@@ -16,6 +16,7 @@ import argparse
 import fnmatch
 import os
 import random
+import resource
 import sys
 from collections import Counter
 from collections.abc import Iterable
@@ -72,6 +73,8 @@ class Collected(TestRunner):
         names = sorted(tests, key=lambda name: (-kills[name], self.turns[name], fast[name]))
         items = [self.items[name] for name in names] or self.session.items
         started = process_time()
+        limit = int(started + self.seconds) + 30  # of CPU time: the clock also runs for others
+        resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
         with change_cwd("mutants"):
             for item, following in zip(items, [*items[1:], None], strict=True):
                 if process_time() - started > self.seconds:
