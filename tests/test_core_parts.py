@@ -36,6 +36,7 @@ from softhot import (
     cross_entropy,
     desmooth,
     explain,
+    rule_from_dict,
     smooth_labels,
 )
 from softhot.core.array import first_true, position, to_numpy
@@ -197,6 +198,24 @@ def test_sums_of_rules():
     assert softhot.rule_from_dict({"rule": "Composite", "parts": [Focal().to_dict()]}) == (
         softhot.core.rule.Composite(Focal())
     )
+
+
+def test_a_rule_is_known_by_its_name_once_it_is_defined():
+    class Mine(Penalty):
+        pass
+
+    assert Rule.known.pop("Mine") is Mine
+    assert not {"Base", "Penalty", "Composite", "BinaryRule"} & set(Rule.known)
+
+
+def test_without_a_schedule_a_rule_is_itself_at_every_step():
+    rule = Uniform(0.1)
+    assert rule.at(3) is rule
+
+
+def test_penalties_alone_come_back_from_their_parts():
+    parts = [MaxSup(0.1).to_dict(), Margin(0.1, 1.0).to_dict()]
+    assert rule_from_dict({"rule": "Composite", "parts": parts}) == MaxSup(0.1) + Margin(0.1, 1.0)
 
 
 def test_rules_are_frozen_and_hold_plain_numbers():
