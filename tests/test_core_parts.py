@@ -268,6 +268,11 @@ def test_similarity_rows_that_nearly_sum_to_one_are_made_to():
     assert Similarity(0.1, exact).matrix == exact
 
 
+def test_a_class_never_counted_gets_nothing():
+    row = smooth_labels([0], Prior(0.1, (0, 3, 1)), num_classes=3)[0]
+    assert row == pytest.approx([0.9, 0.075, 0.025])
+
+
 def test_huge_counts_and_hot_priors_stay_finite():
     row = smooth_labels([0], Prior(0.1, (1e308, 1e308)), num_classes=2)
     assert row[0] == pytest.approx([0.95, 0.05])
@@ -430,6 +435,13 @@ def test_hierarchy_by_hand():
     assert nested.matrix[0] == pytest.approx(mass / mass.sum())
     assert from_hierarchy(paths).alpha == 1.0
     assert from_hierarchy(paths) == from_hierarchy(paths, beta=10.0)
+
+
+def test_a_sharp_softmax_of_embeddings_does_not_underflow():
+    near = [[1.0, 0.0], [1.0, 1e-3], [-1.0, 3.0]]  # the third is far from both
+    row = from_embeddings(near, temperature=1e-3).matrix[2]
+    assert row[1] == pytest.approx(1 / (1 + math.exp(-3 / math.sqrt(10))), abs=1e-3)
+    assert sum(row) == pytest.approx(1)
 
 
 def test_embeddings_by_hand():

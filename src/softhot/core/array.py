@@ -23,6 +23,7 @@ def as_arrays(argument: str, like: Any) -> tuple[Array, Any]:
     """``like`` as an array of its own namespace, and that namespace; lists become NumPy arrays."""
     if _is_tensorflow(like):
         return like, KERAS
+    given = like
     if not compat.is_array_api_obj(like):
         try:
             like = np.asarray(like)
@@ -33,7 +34,7 @@ def as_arrays(argument: str, like: Any) -> tuple[Array, Any]:
         hint = "Pass the data and give the mask as where= (rows) or allowed= (classes)."
         raise InputError(argument, "an array without a hidden mask", like, hint)
     if isinstance(like, np.ndarray | np.generic) and like.dtype.kind not in "biufc":
-        raise InputError(argument, "an array of numbers", like)
+        raise InputError(argument, "an array of numbers", given)
     return like, compat.array_namespace(like)
 
 

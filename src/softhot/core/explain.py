@@ -140,7 +140,7 @@ def _symmetric_optimum(rule: Rule, k: int) -> tuple[np.ndarray, ...]:
     def at(d: float) -> tuple[float, float]:
         logits = np.zeros((1, k))
         logits[0, 0] = d
-        loss, gradient = cross_entropy_and_gradient(logits, np.array([0]), rule, validate=False)
+        loss, gradient = cross_entropy_and_gradient(logits, np.array([0]), rule)
         return float(loss[0]), float(gradient[0, 0])
 
     # The slope is negative from 0 on; where it turns positive is the optimum. Plain cross entropy
