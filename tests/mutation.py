@@ -41,7 +41,7 @@ from mutmut.workers.isolation import (
 )
 
 ROOT = Path(__file__).parent.parent
-os.environ["SOFTHOT_LIBRARIES"] = "numpy"  # no threads, which forks don't survive
+os.environ["SOFTHOT_LIBRARIES"] = "numpy strict"  # no threads, which forks don't survive
 
 
 class Collected(TestRunner):

@@ -143,7 +143,7 @@ def test_explain_and_diagnose_take_it():
 
 def test_the_page_shows_this_file():
     page = (Path(__file__).parent.parent / "docs" / "adding-a-rule.md").read_text()
-    blocks = [part.partition("```")[0] for part in page.split("```python\n")[1:]]
+    blocks = [part.partition("```")[0] for part in page.split("```py\n")[1:]]
     source = Path(__file__).read_text()
     assert len(blocks) == 3
     assert all(block in source for block in blocks)
