@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from softhot.core.rule import Base, Rule
+from softhot.kernels import triton
 from softhot.kernels.native import library, takes
 
 
@@ -17,7 +18,8 @@ class Choice:
     """The way a batch takes.
 
     Attributes:
-        name: ``"native"`` (:mod:`softhot.kernels.native`: compiled code, one pass over the
+        name: ``"triton"`` (:mod:`softhot.kernels.triton`: on a GPU, one pass over the logits each
+            way), ``"native"`` (:mod:`softhot.kernels.native`: compiled code, one pass over the
             logits), ``"chunked"`` (:mod:`softhot.kernels.chunked`: closed-form gradient, rows in
             blocks that fit the cache), ``"compiled"`` (:mod:`softhot.kernels.compiled`: one
             expression for a compiler to fuse) or ``"core"`` (the reference: with its closed-form
@@ -38,6 +40,7 @@ def choose(
     traced: bool = False,
     compiled: bool = False,
     native: bool = False,
+    triton: bool = False,
 ) -> Choice:
     """Which kernel a batch takes.
 
@@ -52,6 +55,7 @@ def choose(
         compiled: whether that somebody is ``torch.compile``.
         native: whether dtype, device and layout are those of the native kernel. It may still turn
             the batch down for its values; then ask again without.
+        triton: the same of the Triton kernels.
 
     >>> from softhot import Prior, Uniform
     >>> choose(Uniform(0.1))
@@ -60,6 +64,8 @@ def choose(
     'core'
     """
     seen = soft or allowed or traced or compiled
+    if triton and not seen and takes(rule):
+        return Choice("triton", "class ids on a GPU, rows of floats: the Triton kernels")
     if native and not seen and takes(rule) and library().entry is not None:
         return Choice("native", f"class ids, rows of floats: the native kernel {library().reason}")
     if rule.penalties or type(rule.base).terms is not Base.terms:
@@ -87,7 +93,10 @@ def explain() -> str:
     """
     found = library()
     native = found.reason if found.entry else f"not used: {found.reason}"
+    missing = triton.reason("cuda")
+    on_gpu = f"not used: {missing}" if missing else "used for tensors on a CUDA device"
     return f"""\
+triton: {on_gpu} (float32, bfloat16 and float16 rows, class ids, linear penalties)
 native: {native} (float32, bfloat16 and float16 rows on a CPU, class ids, linear penalties)
 chunked: plain PyTorch, rows in blocks that fit the cache (any device; class ids, uniform prior)
 compiled: one expression for torch.compile to fuse (class ids, uniform prior)

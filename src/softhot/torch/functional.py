@@ -11,10 +11,10 @@ from softhot.core.binary import BinaryRule
 from softhot.core.check import InputError
 from softhot.core.losses import REDUCTION
 from softhot.core.rule import Rule
-from softhot.torch import compiling
+from softhot.torch import compiling, gpu
 from softhot.torch.binary import binary_loss, binary_rule_of
 from softhot.torch.categorical import Categorical, rule_of
-from softhot.torch.closed_form import apply
+from softhot.torch.closed_form import apply, is_traced
 
 
 def cross_entropy(
@@ -92,7 +92,12 @@ def cross_entropy(
         return compiling.cross_entropy(input, target, rule, label_smoothing, reduction, options)
     rule = rule_of(rule, label_smoothing)
     loss = Categorical(target, rule, reduction, options)
-    return apply(loss, input, target, where, allowed, weight, alpha, prior)
+    others = (target, where, allowed, weight, alpha, prior)
+    if input.requires_grad and gpu.is_laid_out(input, target) and not is_traced(input, *others):
+        planned = gpu.apply(loss, input)
+        if planned is not None:
+            return planned
+    return apply(loss, input, *others)
 
 
 def binary_cross_entropy_with_logits(
