@@ -5,7 +5,7 @@ import os
 os.environ["TRITON_INTERPRET"] = "1"  # read when kernels are defined
 os.environ["SOFTHOT_TRITON"] = "cpu"
 
-from triton.runtime import interpreter  # noqa: E402
+from triton.runtime import interpreter
 
 _patch = interpreter._patch_lang_tensor
 

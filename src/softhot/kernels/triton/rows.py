@@ -421,8 +421,8 @@ def finish(
     mass_true = tl.zeros([ROWS], tl.float32)
     weight_true = tl.zeros([ROWS], tl.float32)
     read = inside & (skip == 0)
-    for part in tl.range(0, number):
-        at = parts + part.to(tl.int64) * N_STATISTICS * n + row
+    at = parts + row
+    for _ in tl.range(0, number):
         here = tl.load(at, mask=read, other=LOW)
         rest1 = tl.load(at + n, mask=read, other=0.0)
         count1 = tl.load(at + 2 * n, mask=read, other=0.0)
@@ -451,6 +451,7 @@ def finish(
         true += tl.load(at + 10 * n, mask=read, other=0.0)
         mass_true += tl.load(at + 11 * n, mask=read, other=0.0)
         weight_true += tl.load(at + 12 * n, mask=read, other=0.0)
+        at += N_STATISTICS * n
     y = label.to(tl.int32)
     value, highest, a, b, c, d, at_label, peak = _finish(
         top, rest, count, total, expected, peak, mass, weighted, dot,
@@ -683,10 +684,10 @@ def in_place(
     A program goes through rows one after the other, and there are only so many programs that
     their rows stay in the L2 cache until they are read for the second time.
     """
-    BLOCK: tl.constexpr = TILES * LANES * VEC
+    BLOCK: tl.constexpr = TILES * LANES * VEC // 2 if TILES > 1 else LANES * VEC
     tile = tl.arange(0, BLOCK)
-    for index in tl.range(tl.program_id(0), n, tl.num_programs(0)):
-        row = index.to(tl.int64)
+    row = tl.program_id(0).to(tl.int64)
+    for _ in tl.range(tl.program_id(0), n, tl.num_programs(0)):
         base = row * stride
         aligned = base // VEC * VEC
         before = (base - aligned).to(tl.int32)
@@ -740,9 +741,10 @@ def in_place(
                         own_prior, weight, 0, True, PRIOR, WEIGHT, MAX, EXPECTED,
                     )  # fmt: skip
                     tl.store(at, g, mask=valid)
+        row += tl.num_programs(0)
 
 
-@triton.jit(do_not_specialize=["size"])
+@triton.jit
 def scale(values, factor, size, BLOCK: tl.constexpr):
     """Multiply in place by one number on the device; by 1 nothing is read or written."""
     by = tl.load(factor).to(tl.float32)
