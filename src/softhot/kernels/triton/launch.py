@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from softhot.kernels.native import Coefficients
+from softhot.kernels.triton import row
 from softhot.kernels.triton import rows as kernels
 
 WHOLE_ROW = 2**15  # classes that one program reads, if many rows keep the others busy
@@ -100,7 +101,7 @@ def forward(logits: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
 def statistics(logits: Tensor, rows: Rows, parts: int = 1) -> Tensor:
     """``(parts, STATISTICS, N)``: what each part of the classes at hand comes to."""
     n, k = logits.shape
-    shape = (parts, len(kernels.STATISTICS), n)
+    shape = (parts, len(row.STATISTICS), n)
     out = torch.empty(shape, dtype=torch.float32, device=logits.device)
     tiles = _tiles(logits)
     width = -(-k // parts)
@@ -209,7 +210,7 @@ def _or(tensor: Tensor | None, other: Tensor) -> Tensor:
 
 def _outputs(device: torch.device, n: int) -> tuple[Tensor, Tensor]:
     loss = torch.empty(n, dtype=torch.float32, device=device)
-    return loss, torch.empty((len(kernels.PLAN), n), dtype=torch.float32, device=device)
+    return loss, torch.empty((len(row.PLAN), n), dtype=torch.float32, device=device)
 
 
 def _vec(logits: Tensor) -> int:
