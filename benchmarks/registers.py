@@ -121,7 +121,7 @@ def rows(options: argparse.Namespace):
 
 def table(records) -> str:
     lines = [
-        "| kernel | dtype | rule | rows start | registers | spills | local | 16-byte loads, stores |",
+        "| kernel | dtype | rule | rows start | registers | spilled | local | 16 B loads, stores |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for r in records:
