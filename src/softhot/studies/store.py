@@ -84,9 +84,9 @@ class Record:
     seconds: float
     versions: dict[str, str]
     split: str
-    data: str
     validation: Predictions
     test: Predictions
+    data: str = ""
 
 
 class Damage(NamedTuple):
@@ -219,9 +219,16 @@ class Store:
             digest = hashlib.sha256(arrays).hexdigest()
             _require(digest == record["arrays"]["sha256"], "its SHA-256 is not the recorded one")
             validation, test = _predictions(arrays, trial)
-            found = (record["versions"], record["split"], record["data"], validation, test)
             last = ending(self.folder, trial.key)
-            return Record(trial, last.seconds if last else math.nan, *found)
+            return Record(
+                trial=trial,
+                seconds=last.seconds if last else math.nan,
+                versions=record["versions"],
+                split=record["split"],
+                data=record["data"],
+                validation=validation,
+                test=test,
+            )
         except _Untrue as untrue:
             return Damage(path.name, str(untrue))
         except OSError as error:
