@@ -34,7 +34,7 @@ class Leader:
         if not isinstance(record, Record):
             return
         nll = METRICS["nll"].function(record.validation)
-        self.nll.setdefault(_name(record), {})[record.trial.seed] = nll
+        self.nll.setdefault(record.trial.arm.name, {})[record.trial.seed] = nll
 
     @property
     def best(self) -> Best | None:
@@ -45,8 +45,3 @@ class Leader:
         means = {arm: np.mean([nll[seed] for seed in seeds]) for arm, nll in self.nll.items()}
         arm = min(means, key=lambda name: means[name])
         return Best(arm, float(means[arm]), len(seeds))
-
-
-def _name(record: Record) -> str:
-    arm = record.trial.arm
-    return arm if isinstance(arm, str) else arm.name

@@ -89,5 +89,4 @@ def status(folder: str | Path) -> Status:
 
 def name(trial: TrialSpec) -> str:
     """What a trial is called in lists: its arm and its seed."""
-    arm = trial.arm if isinstance(trial.arm, str) else trial.arm.name
-    return f"{arm}, seed {trial.seed}"
+    return f"{trial.arm.name}, seed {trial.seed}"
