@@ -9,10 +9,10 @@ TINY = StudySpec(dataset="wine", alphas=(0.1, 0.3), seeds=2, hidden=(4,), epochs
 
 
 def fabricate(trial, *, sharpness=2.0, noise=1.0, seconds=0.25):
-    """A result of the right shapes; its logits depend on the trial's seed and alpha alone."""
+    """A result of the right shapes; its logits depend on the trial's seed and setting alone."""
     dataset = load(trial.dataset)
     parts = split(dataset, trial.train, trial.validation, trial.test, trial.split_seed)
-    random = np.random.default_rng([trial.seed, int(trial.alpha * 1e6)])
+    random = np.random.default_rng([trial.seed, *(int(v * 1e6) for v in trial.arm.values)])
 
     def logits(rows):
         right = np.eye(len(dataset.class_names))[dataset.labels[rows]]

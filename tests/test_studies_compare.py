@@ -10,11 +10,12 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softhot.calibration import apply_temperature, fit_temperature
+from softhot.calibration import Desmoothing, apply_temperature, fit_temperature
 from softhot.core.check import InputError
 from softhot.metrics import METRICS, Predictions, score
-from softhot.studies import Estimate, Record, compare
-from softhot.studies.compare import SELECT, choose, loss
+from softhot.studies import Arm, Estimate, Record, compare
+from softhot.studies.compare import SELECT, choose, holm, loss
+from softhot.studies.methods import NONE, method
 from studies_cases import TINY, fabricate
 
 comparing = importlib.import_module("softhot.studies.compare")
@@ -113,6 +114,7 @@ def test_to_dict_is_json():
     assert json.loads(json.dumps(content, allow_nan=False)) == content
     assert content["arms"][2]["difference_raw"]["nll"]["values"]
     assert content["spec"]["alphas"] == [0, 0.1, 0.3]
+    assert content["methods"][0]["advantages"]["nll"]["difference"]["values"]
     one_seed = dataclasses.replace(SPEC, seeds=1)
     json.dumps(compare(RECORDS[:3], one_seed).to_dict(), allow_nan=False)
 
@@ -154,35 +156,47 @@ def held(scale=3.0, **columns):
         for seed, share in enumerate(shares):
             labels = (np.arange(100) >= share).astype(int)
             logits = np.tile([scale, 0.0], (100, 1))
-            found[float(name.replace("a", "0.")), seed] = Predictions.from_logits(logits, labels)
+            found[arm(float(name.replace("a", "0."))), seed] = Predictions.from_logits(
+                logits, labels
+            )
     return found
 
 
+def arm(alpha):
+    return Arm("uniform", (alpha,)) if alpha else NONE
+
+
+def chosen(held, select):
+    """Alphas: the best, the first within one standard error, the best above 0."""
+    choice = choose(held, select)
+    arms = list(choice.losses)
+    found = choice.best_of(arms), choice.one_se(arms), choice.best_of(arms[1:])
+    return tuple(one.alpha for one in found)
+
+
 def test_the_best_mean_wins_and_of_equals_the_smallest():
-    choice = choose(held(a0=[80, 80], a1=[85, 75], a2=[70, 99], a3=[99, 70]), "accuracy")
-    assert (choice.best, choice.rival) == (0.2, 0.2)
-    choice = choose(held(a0=[80, 80], a1=[85, 75]), "accuracy")
-    assert (choice.best, choice.rival) == (0.0, 0.1)
+    best, _, rival = chosen(held(a0=[80, 80], a1=[85, 75], a2=[70, 99], a3=[99, 70]), "accuracy")
+    assert (best, rival) == (0.2, 0.2)
+    best, _, rival = chosen(held(a0=[80, 80], a1=[85, 75]), "accuracy")
+    assert (best, rival) == (0.0, 0.1)
 
 
 def test_one_standard_error_is_that_of_the_paired_difference():
     # Against alpha 0.3: 0.0 is behind by 5, 5, 5: no error. 0.1 by 0, 3, 9: mean 4, error 2.65.
     # 0.2 by 0, 0, 6: mean 2, error 2.
     shares = {"a0": [85, 75, 93], "a1": [90, 77, 89], "a2": [90, 80, 92], "a3": [90, 80, 98]}
-    choice = choose(held(**shares), "accuracy")
-    assert (choice.best, choice.one_se) == (0.3, 0.2)
+    assert chosen(held(**shares), "accuracy")[:2] == (0.3, 0.2)
 
 
 def test_one_seed_has_no_standard_error():
-    choice = choose(held(a0=[80], a1=[81], a2=[82]), "accuracy")
-    assert (choice.best, choice.one_se) == (0.2, 0.2)
+    assert chosen(held(a0=[80], a1=[81], a2=[82]), "accuracy")[:2] == (0.2, 0.2)
 
 
 def test_the_gap_is_chosen_by_its_absolute_value_seed_by_seed():
     # Confidence is 0.953. 0.1 has the smaller mean gap, -0.002, but is off by more in each seed.
     choice = choose(held(a0=[50, 50], a1=[100, 91], a2=[94, 94]), "gap")
-    assert choice.best == 0.2
-    signed = choice.raw[0.1]["gap"].mean(), choice.raw[0.2]["gap"].mean()
+    assert choice.best_of(list(choice.losses)).alpha == 0.2
+    signed = [choice.raw[arm(alpha)]["gap"].mean() for alpha in (0.1, 0.2)]
     assert abs(signed[0]) < 0.005
     assert abs(signed[1]) > abs(signed[0])
 
@@ -193,8 +207,8 @@ def test_the_gap_is_chosen_by_its_absolute_value_seed_by_seed():
 def test_ratings_of_probabilities_are_compared_after_scaling(select, best):
     """Alpha 0.1 is right more often, but far too unsure of itself, which scaling mends."""
     well = held(a0=[80], scale=np.log(4))
-    unsure = {(0.1, 0): held(a0=[90], scale=0.1)[0.0, 0]}
-    assert choose(well | unsure, select).best == best
+    unsure = {(arm(0.1), 0): held(a0=[90], scale=0.1)[NONE, 0]}
+    assert chosen(well | unsure, select)[0] == best
 
 
 @pytest.mark.parametrize("select", SELECT.names)
@@ -202,8 +216,8 @@ def test_each_metric_chooses_what_it_rates_best(select):
     comparison = compare(RECORDS, SPEC, select)
     column = "scaled" if select in ("nll", "brier") else "raw"
     losses = {
-        arm.name: loss(select, np.array(getattr(arm, f"validation_{column}")[select].values)).mean()
-        for arm in comparison.arms
+        one.name: loss(select, np.array(getattr(one, f"validation_{column}")[select].values)).mean()
+        for one in comparison.arms
     }
     assert comparison.chosen == min(losses, key=losses.get)
     assert comparison.select == select
@@ -249,3 +263,101 @@ def test_the_test_set_is_opened_after_the_choice(monkeypatch):
     monkeypatch.setattr(comparing, "choose", choosing)
     assert compare([Sealed(r) for r in RECORDS], SPEC).to_dict() == COMPARISON.to_dict()
     assert len(made) == 1
+
+
+# --- Methods -----------------------------------------------------------------------------------
+
+LEAGUE = dataclasses.replace(
+    SPEC, alphas=None, methods=("uniform", "others", "dropout", "human"), settings={"others": [0.1]}
+)
+
+
+def league(better):
+    """Records in which every arm is as sharp as ``better`` says, by method."""
+    return [
+        record(trial, sharpness=2 + better.get(trial.arm.method, 0)) for trial in LEAGUE.trials()
+    ]
+
+
+def test_every_method_gets_its_setting_on_validation_and_a_corrected_p_value():
+    comparison = compare(league({"dropout": 3.0}), LEAGUE)
+    assert [m.name for m in comparison.methods] == ["uniform", "others", "dropout", "human"]
+    assert [m.budget for m in comparison.methods] == [5, 1, 5, 1]
+    named = {arm.name: arm for arm in comparison.arms}
+    for found in comparison.methods:
+        values = {n: named[n].validation_scaled["nll"].mean for n in found.arms}
+        assert found.chosen == min(values, key=values.get)
+        assert found.title == method(found.name).title
+    for metric, column in (("accuracy", "raw"), ("nll", "scaled")):
+        pairs = [
+            [getattr(named[n], f"test_{column}")[metric].values for n in (m.chosen, "none")]
+            for m in comparison.methods
+        ]
+        tests = [scipy.stats.ttest_rel(*pair) for pair in pairs]
+        expected = holm([float(test.pvalue) for test in tests])
+        found = [m.advantages[metric].p for m in comparison.methods]
+        assert found == pytest.approx(expected)
+    dropout = comparison.methods[2].advantages["nll"]
+    assert dropout.practical > 0.99
+    assert comparison.best.startswith("dropout")
+    assert comparison.subject == "uniform"
+    assert comparison.chosen == "none" or comparison.chosen.startswith("uniform")
+    words = " ".join(comparison.verdict.sentences)
+    assert "with 5 of uniform, 1 of others, 5 of dropout, 1 of human settings" in words
+    assert f"validation preferred {comparison.best}" in words
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=8))
+def test_holm_by_its_definition(p_values):
+    """Hypothesis i is rejected at level c if every smaller p passes its own share of c."""
+    corrected = holm(p_values)
+    n, order = len(p_values), np.argsort(p_values, kind="stable")
+    for level in (0.01, 0.05, 0.2, *corrected):
+        rejected = set()
+        for rank, i in enumerate(order):
+            if p_values[i] * (n - rank) > level or level >= 1:
+                break
+            rejected.add(int(i))
+        if level < 1:
+            assert {i for i in range(n) if corrected[i] <= level} == rejected
+
+
+def test_desmoothing_is_the_third_column_where_there_is_something_to_take_back():
+    comparison = compare(league({}), LEAGUE)
+    for arm in comparison.arms:
+        expected = arm.method in ("none", "uniform", "others")
+        assert (arm.test_desmoothed is not None) == expected
+        assert (arm.difference_desmoothed is not None) == expected
+    none, first = comparison.arms[:2]
+    assert none.test_desmoothed == none.test_raw
+    for seed in comparison.seeds:
+        (held,) = [r for r in league({}) if (r.trial.arm.name, r.trial.seed) == (first.name, seed)]
+        mended = Desmoothing.fit(held.validation).apply(held.test)
+        assert first.test_desmoothed["nll"].values[seed] == score(mended)["nll"]
+
+
+def test_without_uniform_smoothing_the_best_method_is_judged():
+    spec = dataclasses.replace(SPEC, alphas=None, methods=("dropout", "l2"))
+    records = [
+        record(trial, sharpness=2 + 3 * (trial.arm.method == "l2")) for trial in spec.trials()
+    ]
+    comparison = compare(records, spec)
+    assert comparison.subject == "l2"
+    assert comparison.verdict.headline.startswith(f"Use {comparison.chosen}: ")
+    assert comparison.verdict.alpha is None
+    assert "smooth" not in " ".join((comparison.verdict.headline, *comparison.verdict.sentences))
+    comparison = compare(
+        [record(t, sharpness=4 - 3 * bool(t.arm.values)) for t in spec.trials()], spec
+    )
+    assert comparison.verdict.headline.startswith("Do not use ")
+
+
+def test_each_fold_has_its_own_rows():
+    spec = dataclasses.replace(SPEC, folds=2)
+    records = [
+        dataclasses.replace(record(trial), split=f"fold {trial.fold}") for trial in spec.trials()
+    ]
+    words = " ".join(compare(records, spec).verdict.sentences)
+    assert "on 2 folds of the training data" in words
+    with pytest.raises(InputError, match="one split"):
+        compare([dataclasses.replace(records[0], split="fold 1"), *records[1:]], spec)

@@ -1,15 +1,17 @@
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 import torch
 
-from softhot.datasets import load, split
-from softhot.studies import StudySpec
+from softhot.core.check import InputError
+from softhot.datasets import Dataset, Split, load, split
+from softhot.studies import METHODS, Arm, StudySpec, method
+from softhot.studies.models.network import initial_network, problem
 from softhot.studies.train import (
     Diverged,
     batches,
-    initial_network,
     one_thread,
     standardized,
     train,
@@ -21,23 +23,29 @@ PARTS = split(WINE, 60, 40, 78, 0)
 NONE, SOFT, SOFTER, NEXT_SEED = TINY.trials()[:4]
 
 
+def of(name, *values, **settings):
+    """A tiny trial of that arm."""
+    return dataclasses.replace(NONE, arm=Arm(name, values), **settings)
+
+
 def weights(trial):
-    network = initial_network(trial, 13, 3)
+    network = initial_network(trial, problem(WINE, PARTS))
     return np.concatenate([p.detach().numpy().ravel() for p in network.parameters()])
 
 
 def test_arms_of_a_seed_start_from_the_same_weights():
     assert (weights(NONE) == weights(SOFT)).all()
-    assert (weights(NONE) == weights(SOFTER)).all()
+    assert (weights(NONE) == weights(of("dropout+mixup", 0.5, 0.2))).all()
     assert NEXT_SEED.seed == 1
     assert not (weights(NONE) == weights(NEXT_SEED)).any()
 
 
-def test_arms_of_a_seed_see_the_same_batches():
-    def steps(trial):
-        return [rows.tolist() for rows in batches(trial, 60)]
+def steps(trial, rows=60):
+    return [[step.tolist() for step in steps] for steps in batches(trial, rows)]
 
-    assert steps(NONE) == steps(SOFT) == steps(SOFTER)
+
+def test_arms_of_a_seed_see_the_same_batches():
+    assert steps(NONE) == steps(SOFT) == steps(of("l2", 1.0))
     assert steps(NONE) != steps(NEXT_SEED)
 
 
@@ -45,7 +53,7 @@ def test_initial_weights_neither_use_nor_move_the_global_generator():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    initial_network(NONE, 13, 3)
+    weights(NONE)
     assert (torch.rand(3) == expected).all()
     assert (weights(NONE) == weights(NONE)).all()
 
@@ -53,48 +61,119 @@ def test_initial_weights_neither_use_nor_move_the_global_generator():
 @pytest.mark.parametrize("batch_size", [1, 7, 60, 64])
 def test_every_pass_takes_each_row_once(batch_size):
     trial = dataclasses.replace(NONE, batch_size=batch_size, epochs=2)
-    found = list(batches(trial, 60))
-    assert max(map(len, found)) == min(batch_size, 60)
-    first, second = np.concatenate(found).reshape(2, 60)
+    found = steps(trial)
+    assert max(len(step) for steps in found for step in steps) == min(batch_size, 60)
+    first, second = (list(itertools.chain.from_iterable(steps)) for steps in found)
     assert sorted(first) == sorted(second) == list(range(60))
-    assert (first != second).any()
+    assert first != second
 
 
 def test_the_network_is_what_the_settings_say():
-    network = initial_network(StudySpec().trials()[0], 64, 10)
+    digits = load("digits")
+    data = problem(digits, split(digits, 600, 300, 897, 0))
+    network = initial_network(StudySpec().trials()[0], data)
     shapes = [tuple(p.shape) for p in network.parameters() if p.ndim == 2]
     assert shapes == [(128, 64), (64, 128), (10, 64)]
-    assert [type(layer).__name__ for layer in network] == ["Linear", "ReLU"] * 2 + ["Linear"]
-    linear = dataclasses.replace(NONE, hidden=())
-    assert len(initial_network(linear, 13, 3)) == 1
+    names = ["Flatten", *["Linear", "ReLU"] * 2, "Linear"]
+    assert [type(layer).__name__ for layer in network] == names
+    linear = StudySpec("wine", model="linear", seeds=1).trials()[0]
+    assert len(initial_network(linear, problem(WINE, PARTS))) == 2
 
 
 def test_standardized_looks_at_training_rows_only():
     features = np.array([[1, 7], [3, 7], [1000, 9]], np.float32)
     expected = [[-1, 0], [1, 0], [998, 2]]
     np.testing.assert_array_equal(standardized(features, np.array([0, 1])), expected)
+    images = np.stack([features, features], 0)[:, :, :, None].astype(np.uint8)
+    known = standardized(images, np.array([0]))[0]
+    np.testing.assert_allclose(known.mean(axis=(1, 2)), 0, atol=1e-6)
+    np.testing.assert_allclose(known.std(axis=(1, 2)), 1, atol=1e-6)
 
 
-def plain_training(trial, label_smoothing):
-    """The same training, written with torch's own loss."""
-    network = initial_network(trial, 13, 3)
-    x = torch.from_numpy(standardized(WINE.features, PARTS.train))
-    y = torch.from_numpy(WINE.labels)
-    adam = torch.optim.Adam(network.parameters(), lr=trial.learning_rate)
-    for rows in batches(trial, 60):
+def plain_training(trial, label_smoothing=0.0):
+    """The same training, written with torch's own parts."""
+    recipe = trial.arm.recipe
+    data = problem(WINE, PARTS)
+    network = initial_network(dataclasses.replace(trial, arm=NONE.arm), data)
+    x, y = data.x, data.y
+    adam = torch.optim.AdamW(
+        network.parameters(), lr=trial.learning_rate, weight_decay=recipe.weight_decay
+    )
+    partners, shares = (np.random.default_rng([trial.seed, i]) for i in (1, 2))
+    for rows in (step for steps in batches(trial, 60) for step in steps):
         chosen = PARTS.train[rows]
+        mixed, target = x[chosen], torch.eye(3)[y[chosen]]
+        if recipe.mixup:
+            other = partners.permutation(len(rows))
+            share = shares.beta(recipe.mixup, recipe.mixup)
+            mixed = share * mixed + (1 - share) * mixed[other]
+            target = share * target + (1 - share) * target[other]
         adam.zero_grad()
-        torch.nn.functional.cross_entropy(
-            network(x[chosen]), y[chosen], label_smoothing=label_smoothing
-        ).backward()
+        z = network(mixed)
+        torch.nn.functional.cross_entropy(z, target, label_smoothing=label_smoothing).backward()
         adam.step()
     return network(x[PARTS.test]).detach().numpy()
 
 
-@pytest.mark.parametrize(("trial", "alpha"), [(NONE, 0.0), (SOFTER, 0.3)])
-def test_training_is_adam_on_the_smoothed_cross_entropy(trial, alpha):
+@pytest.mark.parametrize(
+    ("trial", "alpha"),
+    [(NONE, 0.0), (SOFTER, 0.3), (of("l2", 3.0), 0.0), (of("uniform+mixup", 0.2, 0.4), 0.2)],
+    ids=lambda value: getattr(getattr(value, "arm", None), "name", None),
+)
+def test_training_is_adamw_on_the_smoothed_cross_entropy(trial, alpha):
     result = train(trial, WINE, PARTS)
     np.testing.assert_allclose(result.test_logits, plain_training(trial, alpha), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_and_does_something(name):
+    votes = np.full((178, 3), 0.1)
+    votes[np.arange(178), WINE.labels] = 0.8
+    data = dataclasses.replace(WINE, soft_labels=votes)
+    arm = method(name).arms()[-1]
+    settings = {"epochs": 6, "learning_rate": 0.05}
+    found = train(dataclasses.replace(NONE, arm=arm, **settings), data, PARTS)
+    plain = train(dataclasses.replace(NONE, **settings), data, PARTS)
+    assert (name == "none") == (found.test_logits == plain.test_logits).all()
+
+
+def test_dropout_of_a_seed_shares_its_noise_and_leaves_evaluation_alone():
+    data = problem(WINE, PARTS)
+    some, more, ones = of("dropout", 0.3), of("dropout", 0.6), torch.ones(50, 200)
+    layers = [initial_network(trial, data)[3] for trial in (some, more)]
+    dropped = [layer(ones) == 0 for layer in layers]
+    assert (dropped[0] <= dropped[1]).all()
+    assert [float(d.float().mean()) for d in dropped] == pytest.approx([0.3, 0.6], abs=0.02)
+    layer = initial_network(some, data)[3]
+    assert float(layer(ones).mean()) == pytest.approx(1, abs=0.02)
+    assert (layer.eval()(ones) == 1).all()
+
+
+def test_early_stopping_keeps_the_weights_with_the_best_hard_label_nll():
+    """Trained far too long with large steps, validation NLL turns; the best pass must be kept."""
+    trial = dataclasses.replace(SOFTER, epochs=30, learning_rate=0.1)
+    curve = []
+    for epochs in range(1, 31):
+        result = train(dataclasses.replace(trial, epochs=epochs), WINE, PARTS)
+        z, y = torch.from_numpy(result.validation_logits), torch.from_numpy(WINE.labels)
+        loss = torch.nn.functional.cross_entropy(z, y[PARTS.validation])
+        curve.append((float(loss), result.test_logits))
+    stopped = train(dataclasses.replace(trial, early_stopping=3), WINE, PARTS)
+    best = 0
+    for i, (loss, _) in enumerate(curve):
+        best = i if loss < curve[best][0] else best
+        if i - best == 3:
+            break
+    assert best < 26
+    assert stopped.test_logits.tobytes() == curve[best][1].tobytes()
+
+
+def test_what_does_not_fit_the_data_is_an_input_error():
+    texts = Dataset("t", ("a", "b"), np.array([0, 1]), ("x", "y"), "s", "l")
+    with pytest.raises(InputError, match=r"model must be one for texts.*tabular"):
+        train(NONE, texts, Split(*np.arange(3)[:, None]))
+    with pytest.raises(InputError, match="without 'human' on 'wine'"):
+        train(of("human"), WINE, PARTS)
 
 
 def test_training_again_gives_the_same_bytes():
@@ -137,9 +216,9 @@ def two_threads():
 @pytest.mark.usefixtures("two_threads")
 def test_training_takes_one_thread_and_gives_the_others_back(monkeypatch):
     inside = []
-    step = torch.optim.Adam.step
+    step = torch.optim.AdamW.step
     monkeypatch.setattr(
-        torch.optim.Adam,
+        torch.optim.AdamW,
         "step",
         lambda *arguments: (inside.append(torch.get_num_threads()), step(*arguments)),
     )

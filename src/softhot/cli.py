@@ -32,6 +32,12 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
+# Settings of a study that are options of the command.
+OPTIONS = (
+    *("alphas", "methods", "model", "seeds", "epochs", "early_stopping", "label_noise"),
+    *("imbalance", "subset", "folds", "search", "budget"),
+)
+
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 
 
@@ -41,32 +47,68 @@ def study(
     /,
     *,
     alphas: str | None = None,
+    methods: str | None = None,
+    model: str | None = None,
     seeds: int | None = None,
+    epochs: int | None = None,
+    early_stopping: int | None = None,
+    label_noise: float | None = None,
+    imbalance: float | None = None,
+    subset: int | None = None,
+    folds: int | None = None,
+    search: str | None = None,
+    budget: int | None = None,
     select: str = "nll",
     out: Path | None = None,
     jobs: int | None = None,
+    executor: str | None = None,
     json: Json = False,
 ) -> int:
     """Train with and without smoothing, over paired seeds, and say whether to smooth.
 
-    Example: softhot study digits --alphas 0,0.1,0.2 --seeds 5
+    Example: softhot study digits --methods uniform,dropout,l2 --label-noise 0.2 --seeds 5
 
     Interrupt it at any time: the same command continues where it stopped.
 
     Parameters
     ----------
     source
-        Name of a data set (digits, wine, breast_cancer), or a study file (.toml).
+        A data set (softhot datasets lists them), or a study file (.toml) that these options change.
     alphas
         Smoothing weights, separated by commas; 0 (no smoothing) is always among them.
+    methods
+        What is compared with plain cross entropy, separated by commas, each at the same number of
+        settings: uniform, others, prior, similarity, ordinal, online, confidence_penalty, maxsup,
+        margin, focal, l2, dropout, mixup, human; or combinations, as uniform+dropout.
+    model
+        What is trained: linear, mlp, ..., or your Python file with train(trial) -> Predictions.
     seeds
         How many seeds; each trains every arm from the same initial weights on the same batches.
+    epochs
+        Passes over the training rows.
+    early_stopping
+        Passes without a better NLL on validation (hard labels) after which training stops.
+    label_noise
+        Share of training labels made wrong on purpose, from 0 to 1.
+    imbalance
+        How much rarer the last class is made than the first.
+    subset
+        How many training rows to keep.
+    folds
+        Cut training and validation rows into so many folds, which the seeds take turns to hold out.
+    search
+        How settings are found: grid, or optuna, which lets validation scores decide.
+    budget
+        Settings that a search tries for each method.
     select
-        Metric that chooses alpha on validation: nll, accuracy, brier, ece, ece_mass, gap, aurc.
+        Metric that chooses on validation: nll, accuracy, brier, ece, ece_mass, gap, aurc.
     out
         Folder of the run; by default runs/<data set>-<digest of the study>.
     jobs
-        Processes to train in; by default one for each processor.
+        Trials at a time; by default one for each processor.
+    executor
+        Where to train, if not here: dask://host:port, ray://host:port, ray://auto,
+        slurm://partition?time=60, or dask://local, ray://local to start one here.
     json
         Print the comparison as JSON instead of tables.
     """
@@ -74,14 +116,55 @@ def study(
     from softhot.studies.compare import SELECT
 
     SELECT.check("select", select)
-    spec = _spec(source, alphas, seeds)
-    folder = out or RUNS / f"{spec.dataset}-{spec.digest[:8]}"
-    with _progress(spec, quiet=json) as show:
-        store = run(spec, folder, jobs=jobs, progress=show)
+    spec = _spec(
+        source,
+        alphas=_numbers("alphas", alphas),
+        methods=None if methods is None else methods.split(","),
+        model=model,
+        seeds=seeds,
+        epochs=epochs,
+        early_stopping=early_stopping,
+        label_noise=label_noise,
+        imbalance=imbalance,
+        subset=subset,
+        folds=folds,
+        search=search,
+        budget=budget,
+    )
+    folder = out or RUNS / f"{Path(spec.dataset).stem}-{spec.digest[:8]}"
+    with _progress(spec, folder, quiet=json) as show:
+        store = run(spec, folder, jobs=jobs, executor=executor, progress=show)
     for failure in store.failures:
-        _say(f"failed: {failure.trial.arm}, seed {failure.trial.seed}: {failure.reason}")
+        _say(f"failed: {failure.trial.arm.name}, seed {failure.trial.seed}: {failure.reason}")
     _publish(store, select, folder / "report.html", json)
     return FAILED if store.failures else 0
+
+
+@app.command
+def status(folder: Path, /, *, json: Json = False) -> int:
+    """How far a run is, from outside: what is finished, runs, failed, and which arm leads.
+
+    Example: softhot status runs/digits-1a2b3c4d
+
+    Parameters
+    ----------
+    folder
+        Folder of the run.
+    json
+        Print it as JSON.
+    """
+    from softhot.studies.status import status as found
+
+    now = found(folder)
+    if json:
+        _print_json(now.to_dict())
+    else:
+        from softhot.report.progress import status_parts
+        from softhot.report.terminal import show
+
+        for part in status_parts(now):
+            show(part)
+    return FAILED if now.failed else 0
 
 
 @app.command
@@ -176,12 +259,7 @@ def judge(*files: Path, out: Path | None = None, json: Json = False) -> int:
 
 @app.command
 def explain(
-    *,
-    alpha: float = 0.1,
-    classes: int = 10,
-    rule: str = "uniform",
-    kernels: Annotated[bool, Parameter(negative=())] = False,
-    json: Json = False,
+    *, alpha: float = 0.1, classes: int = 10, rule: str = "uniform", json: Json = False
 ) -> int:
     """Say what a smoothing weight does: targets by convention, the optimum, the loss floor.
 
@@ -195,17 +273,9 @@ def explain(
         Number of classes.
     rule
         The convention to explain in full: uniform or others.
-    kernels
-        Say instead which code computes losses on this machine, and why.
     json
         Print it as JSON.
     """
-    if kernels:
-        from softhot.kernels import explain as explained_kernels
-        from softhot.kernels import ways
-
-        _print_json(ways()) if json else print(explained_kernels())
-        return 0
     from softhot.core.check import OneOf
     from softhot.core.conventions import meanings
     from softhot.core.explain import explain as explained
@@ -283,36 +353,45 @@ def _names(files: tuple[Path, ...]) -> list[str]:
     return names
 
 
-def _spec(source: str, alphas: str | None, seeds: int | None) -> StudySpec:
+def _numbers(argument: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers separated by commas."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        hint = f"Write them like --{argument} 0,0.1,0.2."
+        raise InputError(argument, "numbers separated by commas", text, hint) from None
+
+
+def _spec(source: str, **options: Any) -> StudySpec:
+    """The study that a data set or a file and the options that were given ask for."""
     from softhot.studies import StudySpec
 
     path = Path(source)
-    spec = StudySpec.read(path) if path.suffix == ".toml" else StudySpec(dataset=source)
-    given: dict[str, Any] = {}
-    if alphas is not None:
-        try:
-            given["alphas"] = tuple(float(alpha) for alpha in alphas.split(","))
-        except ValueError:
-            hint = "Write them like --alphas 0,0.1,0.2."
-            raise InputError("alphas", "numbers separated by commas", alphas, hint) from None
-    if seeds is not None:
-        given["seeds"] = seeds
-    return replace(spec, **given)
+    given = {name: value for name, value in options.items() if value is not None}
+    if path.suffix == ".toml":
+        return replace(StudySpec.read(path), **given)
+    return StudySpec(dataset=source, **given)
 
 
 def _command(spec: StudySpec, select: str) -> str:
     """The command line that makes the study again."""
     default = type(spec)(dataset=spec.dataset)
-    changed = {f.name for f in fields(spec) if getattr(spec, f.name) != getattr(default, f.name)}
-    if changed - {"alphas", "seeds"}:
-        words = ["softhot", "study", "study.toml"]
-    else:
-        words = ["softhot", "study", spec.dataset]
-        if "alphas" in changed:
-            words += ["--alphas", ",".join(f"{alpha:g}" for alpha in spec.alphas)]
-        if "seeds" in changed:
-            words += ["--seeds", str(spec.seeds)]
+    changed = [f.name for f in fields(spec) if getattr(spec, f.name) != getattr(default, f.name)]
+    words = ["softhot", "study", spec.dataset]
+    for name in changed:
+        if name not in OPTIONS:
+            words = ["softhot", "study", "study.toml"]
+            break
+        value = getattr(spec, name)
+        listed = value if isinstance(value, tuple) else (value,)
+        words += [f"--{name.replace('_', '-')}", ",".join(map(_word, listed))]
     return shlex.join(words + (["--select", select] if select != "nll" else []))
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
@@ -323,7 +402,7 @@ def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
 
     records, spec = store.records(), store.spec
     comparison: Comparison = compare(records, spec, select)
-    _, split = data(spec.dataset, spec.train, spec.validation, spec.test, spec.split_seed)
+    _, split = data(spec)
     html = render(
         comparison,
         records,
@@ -342,10 +421,10 @@ def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
     show(f"Report: {page}")
 
 
-def _progress(spec: StudySpec, quiet: bool) -> Any:
-    from softhot.report.terminal import TrialProgress
+def _progress(spec: StudySpec, folder: Path, quiet: bool) -> Any:
+    from softhot.report.progress import TrialProgress
 
-    return TrialProgress(len(spec.trials()), quiet)
+    return TrialProgress(len(spec.trials()), folder, quiet)
 
 
 def _versions() -> dict[str, str]:

@@ -22,13 +22,13 @@ SEED_LINES = 30  # thin lines a panel stays readable with; means and intervals u
 
 
 def focus(comparison: Comparison) -> ArmSummary:
-    """The smoothed arm that the page sets beside "none": the best one on validation.
+    """The arm that the page sets beside "none": of the method judged, the best on validation.
 
     That is the chosen arm, unless "none" was chosen.
     """
     name = comparison.select
     column = "validation_scaled" if name in SCALED else "validation_raw"
-    smoothed = [arm for arm in comparison.arms if arm.alpha > 0]
+    smoothed = comparison.curve[1:]
     for arm in smoothed:
         if arm.name == comparison.chosen:
             return arm
@@ -39,6 +39,8 @@ def focus(comparison: Comparison) -> ArmSummary:
 
 def prepare_curves(comparison: Comparison) -> dict[str, Rows]:
     """Every metric against alpha: means with intervals, single seeds, and where labels go.
+
+    The arms are those of ``comparison.curve``; where they have no alpha there is nothing to draw.
 
     ``column`` is "raw" or "scaled", or "both" where the two are the same numbers (accuracy).
     ``change`` is the paired difference to the arm "none" in the same column. Numbers that do not
@@ -53,14 +55,16 @@ def prepare_curves(comparison: Comparison) -> dict[str, Rows]:
     means: Rows = []
     seeds: Rows = []
     labels: Rows = []
+    if comparison.curve[1].alpha is None:
+        return {"means": means, "seeds": seeds, "labels": labels}
     for metric in METRICS:
         columns = {
             "raw": [
-                (arm, arm.test_raw[metric], arm.difference_raw[metric]) for arm in comparison.arms
+                (arm, arm.test_raw[metric], arm.difference_raw[metric]) for arm in comparison.curve
             ],
             "scaled": [
                 (arm, arm.test_scaled[metric], arm.difference_scaled[metric])
-                for arm in comparison.arms
+                for arm in comparison.curve
             ],
         }
         if all(
@@ -108,7 +112,7 @@ def prepare_predictions(
     Raises:
         InputError: A trial that the comparison counts is not among the records.
     """
-    found = {(record.trial.arm, record.trial.seed): record for record in records}
+    found = {(record.trial.arm.name, record.trial.seed): record for record in records}
     result: dict[str, dict[str, list[Predictions]]] = {}
     for arm in comparison.arms:
         raw: list[Predictions] = []

@@ -175,7 +175,7 @@ def plot_curve(comparison: Comparison, metric: str = "nll", *, ax: Axes | None =
             )
             text.set_in_layout(True)
     ax.set_xscale("function", functions=(_root, np.square))
-    alphas = [arm.alpha for arm in comparison.arms]
+    alphas = [arm.alpha for arm in comparison.curve if arm.alpha is not None]
     ax.set_xticks(alphas, [f"{alpha:g}" for alpha in alphas])
     ax.set_xlim(0, max(alphas) * 1.03)
     for line in ax.lines:

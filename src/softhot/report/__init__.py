@@ -23,7 +23,7 @@ from softhot.report import charts, tables, words
 from softhot.report.page import Page
 
 if TYPE_CHECKING:
-    from softhot.studies.compare import Comparison
+    from softhot.studies.compare import ArmSummary, Comparison
     from softhot.studies.store import Record
 
 __all__ = ["render", "render_judgement", "write"]
@@ -55,7 +55,6 @@ def render(
     records = list(records)
     predictions = plots.prepare_predictions(comparison, records)
     spec, base, arm = comparison.spec, comparison.arms[0], plots.focus(comparison)
-    seeds = len(comparison.seeds)
     page = Page(
         kind="study",
         title=f"Label smoothing on {spec.dataset}",
@@ -67,25 +66,8 @@ def render(
         figures=tables.key_figures(base, arm),
     )
 
-    data = charts.curve_data(plots.prepare_curves(comparison))
-    alphas = [one.alpha for one in comparison.arms]
-    for field in ("value", "change"):
-        chart = charts.curve_chart(field, alphas, arm.alpha, comparison.select)
-        page.add_chart(f"curve-{field}", chart, data)
-    page.curves = {
-        "selected": comparison.select,
-        "seeds": seeds,
-        "drawn": min(seeds, plots.SEED_LINES),
-        "metrics": [
-            {
-                "name": name,
-                "short": words.short(name),
-                "finding": words.curve_finding(name, base, arm),
-                "text": words.curve_text(comparison, name),
-            }
-            for name in METRICS
-        ],
-    }
+    if arm.alpha is not None:
+        _add_curves(page, comparison, base, arm)
 
     page.reliability_finding = words.reliability_finding(base, arm)
     for one in comparison.arms:
@@ -113,6 +95,29 @@ def render(
     page.provenance = tables.study_provenance(comparison, records, versions, split_digest)
     page.command, page.settings = command, spec.to_toml()
     return page.html()
+
+
+def _add_curves(page: Page, comparison: Comparison, base: ArmSummary, arm: ArmSummary) -> None:
+    """Every metric against alpha."""
+    data = charts.curve_data(plots.prepare_curves(comparison))
+    alphas = [one.alpha for one in comparison.curve if one.alpha is not None]
+    for field in ("value", "change"):
+        chart = charts.curve_chart(field, alphas, arm.alpha, comparison.select)
+        page.add_chart(f"curve-{field}", chart, data)
+    page.curves = {
+        "selected": comparison.select,
+        "seeds": len(comparison.seeds),
+        "drawn": min(len(comparison.seeds), plots.SEED_LINES),
+        "metrics": [
+            {
+                "name": name,
+                "short": words.short(name),
+                "finding": words.curve_finding(name, base, arm),
+                "text": words.curve_text(comparison, name),
+            }
+            for name in METRICS
+        ],
+    }
 
 
 def render_judgement(

@@ -105,7 +105,9 @@ def definition(name: str) -> str:
 
 
 def alpha(arm: ArmSummary) -> str:
-    """The arm in a sentence: "no smoothing" or "alpha = 0.1"."""
+    """The arm in a sentence: "no smoothing", "alpha = 0.1", or the name of another method's."""
+    if arm.alpha is None:
+        return arm.name
     return f"alpha = {arm.alpha}" if arm.alpha else "no smoothing"
 
 
@@ -168,7 +170,7 @@ def curve_text(comparison: Comparison, name: str) -> str:
     def points(column: str) -> str:
         return ", ".join(
             f"{alpha(arm)} {quantity(name, getattr(arm, f'test_{column}')[name].mean)}"
-            for arm in comparison.arms
+            for arm in comparison.curve
         )
 
     return (

@@ -10,25 +10,44 @@
 :class:`Verdict`. Neither PyTorch nor SciPy is imported before it is needed.
 """
 
-from softhot.studies.compare import ArmSummary, Comparison, Estimate, compare
+from softhot.studies.compare import (
+    Advantage,
+    ArmSummary,
+    Comparison,
+    Estimate,
+    MethodSummary,
+    compare,
+)
+from softhot.studies.methods import METHODS, Arm, Method, method
+from softhot.studies.models import MODELS
 from softhot.studies.run import Progress, run
 from softhot.studies.spec import StudySpec, TrialSpec
+from softhot.studies.status import Status, status
 from softhot.studies.store import Damage, Failure, Record, Store, TrialResult
 from softhot.studies.verdict import Verdict
 
 __all__ = [
+    "METHODS",
+    "MODELS",
+    "Advantage",
+    "Arm",
     "ArmSummary",
     "Comparison",
     "Damage",
     "Estimate",
     "Failure",
+    "Method",
+    "MethodSummary",
     "Progress",
     "Record",
+    "Status",
     "Store",
     "StudySpec",
     "TrialResult",
     "TrialSpec",
     "Verdict",
     "compare",
+    "method",
     "run",
+    "status",
 ]

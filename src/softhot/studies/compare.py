@@ -1,27 +1,33 @@
-"""From records to one comparison: every arm, raw and scaled, against no smoothing, seed by seed.
+"""From records to one comparison: every arm, raw and mended, against "none", seed by seed.
 
-Validation rows fit the temperatures and choose alpha; test rows are scored once, afterwards, with
-both already fixed. :func:`choose` is given validation predictions only: it cannot see the test.
+Validation rows fit the remedies and choose each method's setting; test rows are scored once,
+afterwards, with all of that fixed. :func:`choose` is given validation predictions only: it cannot
+see the test.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from softhot.calibration import apply_temperature, fit_temperature
+from softhot.calibration import Desmoothing, apply_temperature, fit_temperature
 from softhot.core.check import InputError, OneOf
+from softhot.core.rule import HARD, Uniform
+from softhot.core.rules import Others
 from softhot.metrics import METRICS, Predictions, score
-from softhot.studies.spec import StudySpec, arm_name
+from softhot.studies.methods import NONE, Arm
+from softhot.studies.methods import method as method_of
+from softhot.studies.spec import StudySpec
 from softhot.studies.store import Record
-from softhot.studies.verdict import FEWEST, Verdict, judge
+from softhot.studies.verdict import FEWEST, WORTH, Verdict, judge
 
 SELECT = OneOf(*(name for name, metric in METRICS.items() if metric.best != "none"))
+JUDGED = {"accuracy": "raw", "nll": "scaled"}  # the two differences that decide
 SCALED = ("nll", "brier")  # what rates probabilities is compared after scaling, the rest before
 LEVEL = 0.95  # of every interval
 
@@ -57,14 +63,23 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ArmSummary:
-    """One arm over the seeds: each metric on validation and test, before and after scaling.
+    """One arm over the seeds: each metric on validation and test, before and after the remedies.
 
-    ``difference_raw`` and ``difference_scaled`` are test scores minus those of "none" in the same
-    column, paired by seed.
+    ``raw`` is as trained, ``scaled`` after temperature scaling, ``desmoothed`` after
+    :class:`softhot.calibration.Desmoothing`; that one is None but for "none", where it changes
+    nothing, and for smoothing over all or over the wrong classes, whose map it takes back. Every
+    ``difference`` is test scores minus those of "none" in the same column, paired by seed.
+
+    Attributes:
+        name: The arm's name, such as "uniform 0.1".
+        alpha: The weight of plain uniform smoothing, 0 for "none", None for another method.
+        method: The method's name.
+        values: Its setting.
+        temperature: T fitted on validation.
     """
 
     name: str
-    alpha: float
+    alpha: float | None
     temperature: Estimate
     validation_raw: dict[str, Estimate]
     validation_scaled: dict[str, Estimate]
@@ -72,6 +87,50 @@ class ArmSummary:
     test_scaled: dict[str, Estimate]
     difference_raw: dict[str, Estimate]
     difference_scaled: dict[str, Estimate]
+    test_desmoothed: dict[str, Estimate] | None = None
+    difference_desmoothed: dict[str, Estimate] | None = None
+    method: str = "uniform"
+    values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Advantage:
+    """A paired difference to "none" on test, and how sure it is.
+
+    Attributes:
+        difference: The estimate, with its own 95 % interval.
+        p: Of a two-sided paired t-test, corrected by Holm's method for there being several methods
+            (Holm 1979, "A simple sequentially rejective multiple test procedure"); None below 3
+            seeds.
+        practical: Probability that the method is better by more than is worth having
+            (:data:`softhot.studies.verdict.WORTH`), from the t-distribution of the mean difference
+            under a flat prior; None below 3 seeds.
+    """
+
+    difference: Estimate
+    p: float | None
+    practical: float | None
+
+
+@dataclass(frozen=True)
+class MethodSummary:
+    """One method: the setting that validation chose, and what it does on test.
+
+    Attributes:
+        name: The method.
+        title: What it is.
+        budget: How many settings it tried.
+        arms: Their names, in order.
+        chosen: The best of them on validation.
+        advantages: "accuracy" as trained, "nll" after temperature scaling.
+    """
+
+    name: str
+    title: str
+    budget: int
+    arms: tuple[str, ...]
+    chosen: str
+    advantages: dict[str, Advantage]
 
 
 @dataclass(frozen=True)
@@ -80,12 +139,15 @@ class Comparison:
 
     Attributes:
         spec: The study.
-        select: The metric that chose alpha.
+        select: The metric that chose.
         seeds: Seeds finished in every arm; no other seed is used.
         complete: Whether these are all seeds of the study.
-        arms: In order of alpha, "none" first.
-        chosen: The arm that is best on validation.
-        one_se: The arm with the smallest alpha within one standard error of it.
+        arms: "none" first, then method by method.
+        methods: In the order of the study; each with the setting that validation chose.
+        best: The arm that is best on validation, of all.
+        subject: The method that the verdict is about: "uniform" if it is there, else the best one.
+        chosen: The arm that is best on validation, of "none" and those of the subject.
+        one_se: The first arm, in the order of ``arms``, within one standard error of ``chosen``.
         verdict: What follows, in words.
     """
 
@@ -94,27 +156,36 @@ class Comparison:
     seeds: tuple[int, ...]
     complete: bool
     arms: tuple[ArmSummary, ...]
+    methods: tuple[MethodSummary, ...]
+    best: str
+    subject: str
     chosen: str
     one_se: str
     verdict: Verdict
 
+    @property
+    def curve(self) -> tuple[ArmSummary, ...]:
+        """ "none" and the arms of the subject: the alpha curve where that is "uniform"."""
+        return tuple(arm for arm in self.arms if arm.method in ("none", self.subject))
+
     def to_dict(self) -> dict[str, Any]:
         """The comparison as plain JSON."""
-        return _plain(dataclasses.asdict(self))
+        content = _plain({f.name: getattr(self, f.name) for f in dataclasses.fields(self)})
+        return {**content, "spec": self.spec.to_dict()}
 
 
-Key = tuple[float, int]  # alpha, seed
+Key = tuple[Arm, int]  # arm, seed
 Scores = dict[str, np.ndarray]  # metric -> (seeds,)
 
 
 def compare(records: Iterable[Record], spec: StudySpec, select: str = "nll") -> Comparison:
-    """Choose alpha on validation, score every arm on test, and judge.
+    """Choose every method's setting on validation, score every arm on test, and judge.
 
     Args:
         records: Records of ``spec``, in any order; those of other studies are refused.
         spec: The study.
-        select: Metric that chooses alpha: NLL and Brier score after temperature scaling, any
-            other before; the gap by its absolute value.
+        select: Metric that chooses: NLL and Brier score after temperature scaling, any other
+            before; the gap by its absolute value.
 
     Raises:
         InputError: No seed is finished in every arm, a record is of another study, two records
@@ -122,7 +193,8 @@ def compare(records: Iterable[Record], spec: StudySpec, select: str = "nll") -> 
     """
     SELECT.check("select", select)
     by_key = _by_key(records, spec)
-    seeds = tuple(s for s in range(spec.seeds) if all((a, s) in by_key for a in spec.alphas))
+    arms = spec.arms
+    seeds = tuple(s for s in range(spec.seeds) if all((arm, s) in by_key for arm in arms))
     if not seeds:
         raise InputError(
             "records",
@@ -130,72 +202,182 @@ def compare(records: Iterable[Record], spec: StudySpec, select: str = "nll") -> 
             f"{len(by_key)} of {len(spec.trials())} trials",
             "Run the study's command again: it continues.",
         )
-    keys = [(alpha, seed) for alpha in spec.alphas for seed in seeds]
+    keys = [(arm, seed) for arm in arms for seed in seeds]
     choice = choose({key: by_key[key].validation for key in keys}, select)
-    test_raw, test_scaled = _scores({k: by_key[k].test for k in keys}, choice.temperatures)
-    arms = tuple(
-        ArmSummary(
-            name=arm_name(alpha),
-            alpha=alpha,
-            temperature=Estimate.of(choice.temperatures[alpha, seed] for seed in seeds),
-            validation_raw=_estimates(choice.raw[alpha]),
-            validation_scaled=_estimates(choice.scaled[alpha]),
-            test_raw=_estimates(test_raw[alpha]),
-            test_scaled=_estimates(test_scaled[alpha]),
-            difference_raw=_estimates(_minus(test_raw[alpha], test_raw[0.0])),
-            difference_scaled=_estimates(_minus(test_scaled[alpha], test_scaled[0.0])),
-        )
-        for alpha in spec.alphas
-    )
-    chosen, one_se = arm_name(choice.best), arm_name(choice.one_se)
+    summaries = _summaries({key: by_key[key].test for key in keys}, choice)
+    named = {summary.name: summary for summary in summaries}
+    methods = _methods(choice, named)
+    tried = [arm for method in methods for arm in arms if arm.name == method.chosen]
+    best_method = choice.best_of(tried).method
+    subject = "uniform" if "uniform" in spec.grids else best_method
+    curve = [arm for arm in arms if arm.method in ("none", subject)]
+    chosen, one_se = choice.best_of(curve).name, choice.one_se(curve).name
+    best = choice.best_of([NONE, *tried]).name
     verdict = judge(
-        arms,
+        [named[arm.name] for arm in curve],
         chosen=chosen,
         one_se=one_se,
-        rival=arm_name(choice.rival),
+        rival=choice.best_of(curve[1:]).name,
         select=select,
         planned=spec.seeds,
         rows=spec.test,
+        folds=spec.folds,
+        methods=[(m, named[m.chosen]) for m in methods],
+        best=best,
     )
     complete = len(seeds) == spec.seeds
-    return Comparison(spec, select, seeds, complete, arms, chosen, one_se, verdict)
+    return Comparison(
+        spec, select, seeds, complete, summaries, methods, best, subject, chosen, one_se, verdict
+    )
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What validation decides: temperatures, alphas, and the scores that led there.
+    """What validation decides: remedies and scores by arm, and so which arm is best of any.
 
-    ``rival`` is the best alpha above 0, which is ``best`` unless that is 0.
+    ``losses`` are the numbers that choose, (seeds,) by arm, lower is better.
     """
 
-    best: float
-    one_se: float
-    rival: float
     temperatures: dict[Key, float]
-    raw: dict[float, Scores]
-    scaled: dict[float, Scores]
+    desmoothings: dict[Key, Desmoothing | None]
+    raw: dict[Arm, Scores]
+    scaled: dict[Arm, Scores]
+    losses: dict[Arm, np.ndarray]
+
+    def best_of(self, arms: Sequence[Arm]) -> Arm:
+        """The arm with the best mean over seeds; of equals, the first."""
+        return min(arms, key=lambda arm: self.losses[arm].mean())
+
+    def one_se(self, arms: Sequence[Arm]) -> Arm:
+        """The first whose mean paired difference to the best is at most its standard error.
+
+        Breiman et al. 1984, "Classification and regression trees", section 3.4.3; there the error
+        is that of the best alone.
+        """
+        best = self.losses[self.best_of(arms)]
+        for arm in arms:
+            behind = self.losses[arm] - best
+            if behind.mean() <= (standard_error(behind) if len(behind) > 1 else 0.0):
+                return arm
+        raise AssertionError("the best is within any error of itself")
 
 
 def choose(validation: Mapping[Key, Predictions], select: str = "nll") -> Choice:
-    """Choose alpha from validation predictions by (alpha, seed).
-
-    The best alpha has the best mean over seeds of ``select``; of equals, the smallest. The
-    one-standard-error choice is the smallest alpha whose mean paired difference to the best is
-    at most the standard error of that difference (Breiman et al. 1984, "Classification and
-    regression trees", section 3.4.3; there the error is that of the best alone).
-    """
+    """Fit the remedies on validation predictions by (arm, seed), and score what chooses."""
     temperatures = {key: fit_temperature(held) for key, held in validation.items()}
-    raw, scaled = _scores(validation, temperatures)
+    desmoothings = {key: _desmoothing(key[0], held) for key, held in validation.items()}
+    raw = _scores(validation)
+    scaled = _scores({k: apply_temperature(p, temperatures[k]) for k, p in validation.items()})
     column = scaled if select in SCALED else raw
-    losses = {alpha: loss(select, scores[select]) for alpha, scores in column.items()}
-    best = min(losses, key=lambda alpha: (losses[alpha].mean(), alpha))
-    rival = min((a for a in losses if a), key=lambda alpha: (losses[alpha].mean(), alpha))
-    close = []
-    for alpha in losses:
-        behind = losses[alpha] - losses[best]
-        if behind.mean() <= (standard_error(behind) if len(behind) > 1 else 0.0):
-            close.append(alpha)
-    return Choice(best, min(close), rival, temperatures, raw, scaled)
+    losses = {arm: loss(select, scores[select]) for arm, scores in column.items()}
+    return Choice(temperatures, desmoothings, raw, scaled, losses)
+
+
+def _desmoothing(arm: Arm, held: Predictions) -> Desmoothing | None:
+    """Fitted on validation for the rules whose map it takes back."""
+    rule = arm.recipe.rule
+    inverse = isinstance(rule, Uniform | Others) and rule != HARD and not arm.recipe.human
+    return Desmoothing.fit(held) if inverse else None
+
+
+def _summaries(test: Mapping[Key, Predictions], choice: Choice) -> tuple[ArmSummary, ...]:
+    """Every arm, scored on test."""
+    raw = _scores(test)
+    scaled = _scores({k: apply_temperature(p, choice.temperatures[k]) for k, p in test.items()})
+    mended = {key: remedy.apply(test[key]) for key, remedy in choice.desmoothings.items() if remedy}
+    desmoothed = {NONE: raw[NONE], **_scores(mended)}
+    seeds = [seed for arm, seed in test if arm == NONE]
+    return tuple(
+        ArmSummary(
+            name=arm.name,
+            alpha=arm.alpha,
+            method=arm.method,
+            values=arm.values,
+            temperature=Estimate.of(choice.temperatures[arm, seed] for seed in seeds),
+            validation_raw=_estimates(choice.raw[arm]),
+            validation_scaled=_estimates(choice.scaled[arm]),
+            test_raw=_estimates(raw[arm]),
+            test_scaled=_estimates(scaled[arm]),
+            test_desmoothed=_estimates(desmoothed[arm]) if arm in desmoothed else None,
+            difference_raw=_estimates(_minus(raw[arm], raw[NONE])),
+            difference_scaled=_estimates(_minus(scaled[arm], scaled[NONE])),
+            difference_desmoothed=_estimates(_minus(desmoothed[arm], desmoothed[NONE]))
+            if arm in desmoothed
+            else None,
+        )
+        for arm in raw
+    )
+
+
+def _methods(choice: Choice, named: Mapping[str, ArmSummary]) -> tuple[MethodSummary, ...]:
+    """Every method but "none", with corrected p-values."""
+    families: dict[str, list[Arm]] = {}
+    for arm in choice.losses:
+        if arm != NONE:
+            families.setdefault(arm.method, []).append(arm)
+    chosen = {name: choice.best_of(arms) for name, arms in families.items()}
+    advantages: dict[str, dict[str, Advantage]] = {name: {} for name in families}
+    for metric, column in JUDGED.items():
+        differences = [
+            getattr(named[arm.name], f"difference_{column}")[metric] for arm in chosen.values()
+        ]
+        corrected = holm([_p(difference) for difference in differences])
+        for name, difference, p in zip(families, differences, corrected, strict=True):
+            practical = _practical(metric, difference)
+            advantages[name][metric] = Advantage(difference, p, practical)
+    return tuple(
+        MethodSummary(
+            name=name,
+            title=method_of(name).title,
+            budget=len(arms),
+            arms=tuple(arm.name for arm in arms),
+            chosen=chosen[name].name,
+            advantages=advantages[name],
+        )
+        for name, arms in families.items()
+    )
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's correction: the i-th smallest of n times n - i + 1, never falling, at most 1.
+
+    >>> holm([0.01, 0.04, 0.03])
+    [0.03, 0.06, 0.06]
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+    corrected: list[float | None] = [None] * len(p_values)
+    largest = 0.0
+    for rank, (p, i) in enumerate(known):
+        largest = max(largest, min(1.0, p * (len(known) - rank)))
+        corrected[i] = largest
+    return corrected
+
+
+def _p(difference: Estimate) -> float | None:
+    """Two-sided p-value of a paired t-test; 0 or 1 where all seeds agree exactly."""
+    if difference.low is None:
+        return None
+    from scipy.stats import t
+
+    values = np.array(difference.values)
+    error = standard_error(values)
+    if error == 0:
+        return float(difference.mean == 0)
+    return float(2 * t.sf(abs(difference.mean) / error, len(values) - 1))
+
+
+def _practical(metric: str, difference: Estimate) -> float | None:
+    """Probability of being better by more than is worth having."""
+    if difference.low is None:
+        return None
+    from scipy.stats import t
+
+    values = np.array(difference.values)
+    gain = difference.mean if METRICS[metric].best == "high" else -difference.mean
+    error = standard_error(values)
+    if error == 0:
+        return float(gain > WORTH[metric])
+    return float(t.sf((WORTH[metric] - gain) / error, len(values) - 1))
 
 
 def loss(metric: str, values: np.ndarray) -> np.ndarray:
@@ -210,14 +392,15 @@ def standard_error(values: np.ndarray) -> float:
 
 
 def _by_key(records: Iterable[Record], spec: StudySpec) -> dict[Key, Record]:
-    """Records by alpha and seed, all of this study and all scored on the same rows."""
-    expected = {(t.alpha, t.seed): t for t in spec.trials()}
+    """Records by arm and seed, all of this study; those of a fold were scored on the same rows."""
+    expected = {(t.arm, t.seed): t for t in spec.trials()}
     found: dict[Key, Record] = {}
+    of_fold: dict[int, Record] = {}
     for record in records:
-        key = record.trial.alpha, record.trial.seed
+        key = record.trial.arm, record.trial.seed
         if expected.get(key) != record.trial:
             raise InputError("records", "records of this study", record.trial)
-        first = next(iter(found.values()), record)
+        first = of_fold.setdefault(record.trial.fold, record)
         if record.split != first.split:
             raise InputError(
                 "records",
@@ -229,21 +412,14 @@ def _by_key(records: Iterable[Record], spec: StudySpec) -> dict[Key, Record]:
     return found
 
 
-def _scores(
-    held: Mapping[Key, Predictions], temperatures: Mapping[Key, float]
-) -> tuple[dict[float, Scores], dict[float, Scores]]:
-    """Scores of every arm before and after scaling: alpha -> metric -> (seeds,)."""
-    raw: dict[float, list[dict[str, float]]] = {}
-    scaled: dict[float, list[dict[str, float]]] = {}
-    for (alpha, seed), predictions in held.items():
-        after = apply_temperature(predictions, temperatures[alpha, seed])
-        raw.setdefault(alpha, []).append(score(predictions))
-        scaled.setdefault(alpha, []).append(score(after))
-    return _columns(raw), _columns(scaled)
-
-
-def _columns(rows: dict[float, list[dict[str, float]]]) -> dict[float, Scores]:
-    return {a: {m: np.array([s[m] for s in scores]) for m in METRICS} for a, scores in rows.items()}
+def _scores(held: Mapping[Key, Predictions]) -> dict[Arm, Scores]:
+    """Scores of every arm: arm -> metric -> (seeds,)."""
+    rows: dict[Arm, list[dict[str, float]]] = {}
+    for (arm, _), predictions in held.items():
+        rows.setdefault(arm, []).append(score(predictions))
+    return {
+        arm: {m: np.array([s[m] for s in scores]) for m in METRICS} for arm, scores in rows.items()
+    }
 
 
 def _minus(scores: Scores, others: Scores) -> Scores:
@@ -255,7 +431,9 @@ def _estimates(scores: Scores) -> dict[str, Estimate]:
 
 
 def _plain(value: Any) -> Any:
-    """Tuples as lists, as JSON has them."""
+    """Tuples as lists and objects as dictionaries, as JSON has them."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value

@@ -9,16 +9,21 @@ import hashlib
 import json
 import math
 import tomllib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from softhot.core.check import InputError, Interval, OneOf
-from softhot.datasets import DATASETS
+from softhot.datasets import DATASETS, load
+from softhot.studies.methods import ALPHAS, NONE, SETTINGS, Arm, method
+from softhot.studies.models import model
 
-VERSION = 1  # raised whenever the same settings would train to other numbers
+VERSION = 2  # raised whenever the same settings would train to other numbers
 
 ALPHA = Interval(0, 1, "[)")
+PARTS = ("train", "validation", "test")
+SEARCH = OneOf("grid", "optuna")
 WIDTH = Interval(1, 65_536, integer=True)
 RANGES = {
     "seeds": Interval(1, 10_000, integer=True),
@@ -29,6 +34,12 @@ RANGES = {
     "epochs": Interval(1, 1_000_000, integer=True),
     "batch_size": Interval(1, math.inf, "[)", integer=True),
     "learning_rate": Interval(0, 1, "(]"),
+    "label_noise": Interval(0, 1, "[)"),
+    "imbalance": Interval(1, math.inf, "[)"),
+    "subset": Interval(0, math.inf, "[)", integer=True),
+    "folds": Interval(1, 1000, integer=True),
+    "early_stopping": Interval(0, 1_000_000, integer=True),
+    "budget": Interval(1, 10_000, integer=True),
     "version": Interval(VERSION, VERSION, integer=True),
 }
 
@@ -49,39 +60,62 @@ def canonical(content: Any) -> bytes:
 
 
 @dataclass(frozen=True)
-class TrialSpec:
+class Settings:
+    """What all trials of a study share; see :class:`StudySpec` for the meaning of each."""
+
+    dataset: str = "digits"
+    label_noise: float = 0.0
+    imbalance: float = 1.0
+    subset: int = 0
+    train: int = 0
+    validation: int = 0
+    test: int = 0
+    split_seed: int = 0
+    folds: int = 1
+    model: str = "mlp"
+    hidden: tuple[int, ...] | None = None
+    epochs: int = 150
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    early_stopping: int = 0
+    version: int = VERSION
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec(Settings):
     """One arm trained with one seed: everything that can change its numbers, and nothing else.
 
-    ``key`` names the trial in the store; ``arm`` names its way of training in tables.
+    ``key`` names the trial in the store; ``arm.name`` its way of training in tables. ``train`` and
+    ``validation`` are the rows of its own fold.
 
-    >>> [trial.arm for trial in StudySpec(alphas=(0.1,), seeds=1).trials()]
+    >>> [trial.arm.name for trial in StudySpec(alphas=(0.1,), seeds=1).trials()]
     ['none', 'uniform 0.1']
     """
 
-    alpha: float
+    arm: Arm
     seed: int
-    dataset: str
-    train: int
-    validation: int
-    test: int
-    split_seed: int
-    hidden: tuple[int, ...]
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    version: int = VERSION
 
     @property
-    def arm(self) -> str:
-        """The arm's name, ``"none"`` without smoothing."""
-        return arm_name(self.alpha)
+    def alpha(self) -> float | None:
+        """The weight of plain uniform smoothing, 0 without any, None for another method."""
+        return self.arm.alpha
+
+    @property
+    def fold(self) -> int:
+        """Which fold is held out for validation: seeds take turns."""
+        return self.seed % self.folds
 
     def to_dict(self) -> dict[str, Any]:
-        """The trial as plain JSON, the rule spelled out: ``{"rule": "Uniform", "alpha": 0.1}``."""
+        """The trial as plain JSON, its method and rule spelled out.
+
+        What is left at a default that means "nothing" is left out, so that options added later
+        move no key.
+        """
         content = dataclasses.asdict(self)
-        content["hidden"] = list(self.hidden)
-        content["rule"] = {"rule": "Uniform", "alpha": content.pop("alpha")}
-        return content
+        for name in OPTIONS:
+            if content[name] == getattr(Settings, name):
+                del content[name]
+        return {**content, "hidden": list(self.hidden or ()), "arm": self.arm.to_dict()}
 
     @functools.cached_property
     def key(self) -> str:
@@ -89,86 +123,161 @@ class TrialSpec:
         return hashlib.sha256(canonical(self.to_dict())).hexdigest()[:16]
 
 
-def arm_name(alpha: float) -> str:
-    """``"none"`` for 0, else ``"uniform <alpha>"``, with every digit that tells two arms apart."""
-    return f"uniform {alpha!r}" if alpha else "none"
+# What is nothing unless asked for.
+OPTIONS = ("label_noise", "imbalance", "subset", "folds", "early_stopping")
 
 
 @dataclass(frozen=True)
-class StudySpec:
-    """Settings of a study: which data, which smoothing weights, how often, how trained.
+class StudySpec(Settings):
+    """Settings of a study: which data, which methods, how often, how trained.
 
-    Defaults are the embedded study: scikit-learn's digits and a small PyTorch perceptron.
+    Defaults are the embedded study: scikit-learn's digits, a small PyTorch perceptron, and uniform
+    smoothing of five strengths.
 
     Args:
-        dataset: A name from ``softhot.datasets.DATASETS``.
-        alphas: Smoothing weights in [0, 1). They are sorted, and 0, the arm that every other is
-            compared with, is always among them.
-        seeds: How many seeds; seed s fixes initial weights and batch order in every arm.
+        dataset: A name from ``softhot.datasets.DATASETS``, or the path of your own data.
+        label_noise: Share of training labels made wrong on purpose, in [0, 1).
+        imbalance: How much rarer the last class is made than the first, >= 1; 1 leaves all rows.
+        subset: Training rows kept; 0 keeps all.
         train, validation, test: Rows of each part of the one split that all trials share; 0 is
             the data set's own number (digits: 600, 300 and 897).
-        split_seed: Which split.
-        hidden: Widths of the hidden layers.
+        split_seed: Which split, which rows kept, which labels wrong.
+        folds: 1 holds out the same validation rows always. k > 1 cuts training and validation rows
+            together into k folds; seed s validates on fold s mod k and trains on the others.
+        model: A name from ``softhot.studies.MODELS``, or the path of a Python file with a function
+            ``train(trial) -> Predictions``.
+        hidden: Widths of the model's layers; its own if not given (mlp: 128 and 64).
         epochs: Passes over the training rows.
         batch_size: Rows of a step; the last step of a pass takes what is left.
-        learning_rate: Adam's step size, held constant.
+        learning_rate: AdamW's step size, held constant.
+        early_stopping: Passes without a better hard-label NLL on validation after which training
+            stops and the best weights count; 0 never stops.
         version: Version of the training recipe.
+        alphas: Strengths of uniform smoothing, in [0, 1): short for the method "uniform" with these
+            settings. 0 stands for the arm "none".
+        methods: Names from ``softhot.studies.METHODS``, or combinations such as
+            ``"uniform+dropout"``. "none", which every other is compared with, is always there.
+        settings: Settings of a method to try, by its name, where they are not its own five:
+            numbers, or lists of them for a method with several.
+        search: "grid" tries the settings. "optuna" lets validation scores decide which to try
+            next, ``budget`` of them for each method.
+        budget: Settings that a search tries for each method.
+        seeds: How many seeds; seed s fixes initial weights and batch order in every arm.
 
     Raises:
         InputError: A value is out of its range.
 
     >>> spec = StudySpec(alphas=(0.1,), seeds=2)
-    >>> spec.alphas, [(trial.arm, trial.seed) for trial in spec.trials()]
-    ((0.0, 0.1), [('none', 0), ('uniform 0.1', 0), ('none', 1), ('uniform 0.1', 1)])
+    >>> [(trial.arm.name, trial.seed) for trial in spec.trials()]
+    [('none', 0), ('uniform 0.1', 0), ('none', 1), ('uniform 0.1', 1)]
+    >>> StudySpec(methods=("uniform", "dropout")).budgets
+    {'uniform': 5, 'dropout': 5}
     """
 
-    dataset: str = "digits"
-    alphas: tuple[float, ...] = (0.0, 0.02, 0.05, 0.1, 0.2, 0.4)
+    alphas: tuple[float, ...] | None = None
+    methods: tuple[str, ...] | None = None
+    settings: Mapping[str, tuple[tuple[float, ...], ...]] = dataclasses.field(default_factory=dict)
+    search: str = "grid"
+    budget: int = SETTINGS
     seeds: int = 10
-    train: int = 0
-    validation: int = 0
-    test: int = 0
-    split_seed: int = 0
-    hidden: tuple[int, ...] = (128, 64)
-    epochs: int = 150
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    version: int = VERSION
 
     def __post_init__(self) -> None:
-        dataset = OneOf(*DATASETS).check("dataset", self.dataset)
-        for part in ("train", "validation", "test"):
-            if getattr(self, part) == 0 and not isinstance(getattr(self, part), bool):
-                object.__setattr__(self, part, getattr(DATASETS[dataset], part))
+        put = functools.partial(object.__setattr__, self)
+        known = isinstance(self.dataset, str) and self.dataset in DATASETS
+        sizes = [getattr(self, part) for part in PARTS]
+        if not known or any(size == 0 and not isinstance(size, bool) for size in sizes):
+            own = _sizes(self.dataset, 0 in sizes)
+            for part, size, default in zip(PARTS, sizes, own, strict=True):
+                put(part, default if size == 0 and not isinstance(size, bool) else size)
         hint = "This version of softhot trains by another recipe; use the one that wrote it."
         for name, allowed in RANGES.items():
-            value = allowed.check(name, getattr(self, name), hint if name == "version" else "")
-            object.__setattr__(self, name, value)
-        hidden = tuple(WIDTH.check("hidden", width) for width in _items("hidden", self.hidden))
-        object.__setattr__(self, "hidden", hidden)
-        object.__setattr__(self, "alphas", _alphas(self.alphas))
+            put(name, allowed.check(name, getattr(self, name), hint if name == "version" else ""))
+        SEARCH.check("search", self.search)
+        if self.hidden is not None:
+            widths = _items("hidden", self.hidden)
+            put("hidden", tuple(WIDTH.check("hidden", width) for width in widths))
+        model(self.model).widths(self.hidden)
+        if self.seeds < self.folds:
+            hint = "Seed s validates on fold s mod folds: give at least one seed for each."
+            raise InputError("seeds", f"at least {self.folds}, the folds", self.seeds, hint)
+        if self.folds > self.train + self.validation:
+            raise InputError("folds", "at most the rows to train and to validate", self.folds)
+        self._resolve_methods()
+
+    def _resolve_methods(self) -> None:
+        put = functools.partial(object.__setattr__, self)
+        settings = self.settings
+        if not isinstance(settings, Mapping):
+            raise InputError("settings", "lists of settings by method", settings)
+        names = ("uniform",) if self.methods is None else _items("methods", self.methods)
+        names = tuple(dict.fromkeys(method(name).name for name in names if name != "none"))
+        parts = [frozenset(name.split("+")) for name in names]
+        if len(set(parts)) < len(parts):
+            raise InputError("methods", "different combinations", list(names))
+        if not names:
+            hint = "For instance uniform."
+            raise InputError("methods", "at least one method but 'none'", self.methods, hint)
+        found: dict[str, tuple[tuple[float, ...], ...]] = {}
+        for name, values in settings.items():
+            if name not in names:
+                raise InputError("settings", f"those of the methods {', '.join(names)}", name)
+            found[name] = _settings(name, values)
+        if "uniform" in found:
+            if self.alphas is not None:
+                raise InputError("alphas", "left out beside settings of uniform", self.alphas)
+            put("alphas", [alpha for (alpha,) in found.pop("uniform")])
+        if self.alphas is not None:
+            if "uniform" not in names:
+                hint = "They are the strengths of the method 'uniform': add it."
+                raise InputError("alphas", f"left out with methods {names}", self.alphas, hint)
+            alphas = _alphas(self.alphas)
+            put("alphas", None if alphas == (0.0, *ALPHAS) else alphas)
+        if self.search != "grid" and (found or self.alphas is not None):
+            hint = "A search finds its own settings."
+            raise InputError("settings", f"left out with search = {self.search!r}", found, hint)
+        put("methods", names)
+        put("settings", dict(sorted(found.items())))
 
     @property
-    def arms(self) -> tuple[str, ...]:
-        """Names of the arms in order of alpha, ``"none"`` first."""
-        return tuple(map(arm_name, self.alphas))
+    def grids(self) -> dict[str, tuple[Arm, ...]]:
+        """The arms of each method, in the order in which they are shown."""
+        given = {**self.settings}
+        if self.alphas is not None:
+            given["uniform"] = tuple((alpha,) for alpha in self.alphas if alpha)
+        return {name: method(name).arms(given.get(name)) for name in self.methods or ()}
 
-    def trials(self) -> tuple[TrialSpec, ...]:
-        """Every trial, seed by seed, so that an interrupted study holds whole seeds."""
-        shared = self.to_dict()
-        for name in ("alphas", "seeds"):
-            del shared[name]
-        shared["hidden"] = self.hidden
-        return tuple(
-            TrialSpec(alpha=alpha, seed=seed, **shared)
-            for seed in range(self.seeds)
-            for alpha in self.alphas
-        )
+    @property
+    def budgets(self) -> dict[str, int]:
+        """How many settings each method may try."""
+        if self.search != "grid":
+            tunes = {name: bool(method(name).parameters) for name in self.methods or ()}
+            return {name: self.budget if tuned else 1 for name, tuned in tunes.items()}
+        return {name: len(arms) for name, arms in self.grids.items()}
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """All arms of a grid, "none" first, then method by method."""
+        return (NONE, *(arm for arms in self.grids.values() for arm in arms))
+
+    def trials(self, arms: Iterable[Arm] | None = None) -> tuple[TrialSpec, ...]:
+        """Every trial of ``arms`` (default: the grid's), seed by seed."""
+        chosen = self.arms if arms is None else tuple(arms)
+        return tuple(self.trial(arm, seed) for seed in range(self.seeds) for arm in chosen)
+
+    def trial(self, arm: Arm, seed: int) -> TrialSpec:
+        """The trial of one arm and seed."""
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(Settings)}
+        shared["hidden"] = model(self.model).widths(self.hidden)
+        if self.folds > 1:
+            rows = self.train + self.validation
+            shared["validation"] = rows // self.folds + (seed % self.folds < rows % self.folds)
+            shared["train"] = rows - shared["validation"]
+        return TrialSpec(arm=arm, seed=seed, **shared)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings as plain JSON."""
+        """The settings as plain JSON; what is None is left out."""
         content = dataclasses.asdict(self)
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in content.items()}
+        return {name: _listed(value) for name, value in content.items() if value is not None}
 
     @functools.cached_property
     def digest(self) -> str:
@@ -177,7 +286,7 @@ class StudySpec:
 
     def to_toml(self) -> str:
         """The settings as TOML, with their digest as the last line."""
-        lines = [f"{name} = {json.dumps(value)}" for name, value in self.to_dict().items()]
+        lines = [f"{name} = {_toml(value)}" for name, value in self.to_dict().items()]
         return HEADER + "\n".join([*lines, f'digest = "{self.digest}"', ""])
 
     @classmethod
@@ -239,6 +348,43 @@ def _items(argument: str, value: Any) -> tuple[Any, ...]:
     if isinstance(value, str | bytes | dict) or not hasattr(value, "__iter__"):
         raise InputError(argument, "a list of numbers", value, f"For one number: [{value!r}].")
     return tuple(value)
+
+
+def _sizes(dataset: Any, needed: bool) -> tuple[int, ...]:
+    """Rows of each part that the data has by itself; own data is read for it, if need be."""
+    if isinstance(dataset, str) and dataset in DATASETS:
+        return tuple(getattr(DATASETS[dataset], part) for part in PARTS)
+    if not needed and isinstance(dataset, str) and ("/" in dataset or Path(dataset).suffix):
+        return (0, 0, 0)
+    found = load(dataset).sizes
+    assert found is not None, "a data set has sizes"
+    return found
+
+
+def _settings(name: str, values: Any) -> tuple[tuple[float, ...], ...]:
+    """Settings of a method, each a tuple of its numbers; one number may stand without brackets."""
+    tuples = [
+        tuple(value) if isinstance(value, list | tuple) else (value,)
+        for value in _items(f"settings of {name}", values)
+    ]
+    arms = [Arm(name, value) for value in tuples]
+    if not arms or len(set(arms)) < len(arms):
+        hint = "Each names one arm of the study."
+        raise InputError(f"settings of {name}", "different ones, at least one", values, hint)
+    return tuple(arm.values for arm in arms)
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _listed(item) for name, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _toml(value: Any) -> str:
+    """``value`` as TOML: JSON, but for inline tables."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{json.dumps(k)} = {_toml(v)}" for k, v in value.items()) + "}"
+    return json.dumps(value)
 
 
 def _alphas(value: Any) -> tuple[float, ...]:

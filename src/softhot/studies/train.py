@@ -1,14 +1,14 @@
 """Training of one trial: the same start and the same batches in every arm of a seed.
 
-Nothing but the loss differs between the arms of one seed, so their difference is the effect of
-the rule and not of luck. Held-out rows are only ever scored, never trained on or stopped by: the
-network trains for a fixed number of epochs and its last weights count.
+Nothing but the method differs between the arms of one seed, so their difference is its effect and
+not luck. Held-out rows never reach a gradient. Without early stopping the last weights count; with
+it those that were best on validation, judged by hard labels.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
+import importlib
 import platform
 import time
 from collections.abc import Iterator
@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from softhot.core.check import InputError
+from softhot.studies.claims import tick
+from softhot.studies.models import model
 from softhot.studies.spec import TrialSpec
 from softhot.studies.store import TrialResult
 
 if TYPE_CHECKING:
-    import torch
-
     from softhot.datasets import Dataset, Split
 
 
@@ -30,35 +31,42 @@ class Diverged(RuntimeError):
 
 
 def train(trial: TrialSpec, dataset: Dataset, split: Split) -> TrialResult:
-    """Train one network and keep its logits on the validation and the test rows.
-
-    A perceptron with ReLU, Adam at a constant step size, mean loss over each batch, one thread.
-    The loss is ``softhot.torch.cross_entropy`` under ``Uniform(trial.alpha)``.
+    """Train one model and keep its logits on the validation and the test rows.
 
     Raises:
         Diverged: The logits are not finite; a smaller ``learning_rate`` helps.
+        InputError: The model or the method does not take this data.
     """
-    import torch
-
-    from softhot.core.rule import Uniform
-    from softhot.torch import cross_entropy
-
     began = time.perf_counter()
-    rule = Uniform(trial.alpha)
-    features = torch.from_numpy(standardized(dataset.features, split.train))
-    labels = torch.from_numpy(dataset.labels)
-    with one_thread():
-        network = initial_network(trial, features.shape[1], len(dataset.class_names))
-        optimizer = torch.optim.Adam(network.parameters(), lr=trial.learning_rate, fused=True)
-        x, y = features[split.train], labels[split.train]
-        for rows in batches(trial, len(y)):
-            loss = cross_entropy(network(x[rows]), y[rows], rule)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        with torch.inference_mode():
-            validation = network(features[split.validation]).numpy()
-            test = network(features[split.test]).numpy()
+    check_data(trial, dataset)
+    module = importlib.import_module(f"softhot.studies.models.{model(trial.model).module}")
+    validation, test = module.train(trial, dataset, split)
+    return result(trial, dataset, split, validation, test, time.perf_counter() - began)
+
+
+def check_data(trial: TrialSpec, dataset: Dataset) -> None:
+    """Refuse data that the model or the method does not take."""
+    row = model(trial.model)
+    if dataset.kind not in row.kinds:
+        fit = f"one for {dataset.kind}, the kind of data in {dataset.name!r}"
+        raise InputError("model", fit, trial.model, f"It takes {' and '.join(row.kinds)}.")
+    recipe = trial.arm.recipe
+    if recipe.human and dataset.soft_labels is None:
+        hint = "It wants a data set that several people labelled, with labels left as they are."
+        raise InputError("methods", f"without 'human' on {dataset.name!r}", trial.arm.name, hint)
+    if recipe.mixup and dataset.kind == "texts" and row.module != "own":
+        raise InputError("methods", "without 'mixup' on texts", trial.arm.name)
+
+
+def result(
+    trial: TrialSpec,
+    dataset: Dataset,
+    split: Split,
+    validation: np.ndarray,
+    test: np.ndarray,
+    seconds: float,
+) -> TrialResult:
+    """What is stored of a trial with these logits on the validation and the test rows."""
     if not (np.isfinite(validation).all() and np.isfinite(test).all()):
         raise Diverged("training diverged: logits are not finite. Try a smaller learning_rate")
     return TrialResult(
@@ -66,47 +74,34 @@ def train(trial: TrialSpec, dataset: Dataset, split: Split) -> TrialResult:
         validation_labels=dataset.labels[split.validation],
         test_logits=test,
         test_labels=dataset.labels[split.test],
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
         versions=versions(),
         split=split.digest,
+        data=dataset.digest,
     )
 
 
-def initial_network(trial: TrialSpec, inputs: int, classes: int) -> torch.nn.Sequential:
-    """The network before training: its weights depend on ``trial.seed`` and the widths alone.
-
-    PyTorch's own initial weights; its global generator is left as it was.
-    """
-    import torch
-
-    widths = [inputs, *trial.hidden, classes]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(trial.seed)
-        layers: list[torch.nn.Module] = []
-        for width, following in itertools.pairwise(widths):
-            layers += [torch.nn.Linear(width, following), torch.nn.ReLU()]
-    return torch.nn.Sequential(*layers[:-1])
-
-
-def batches(trial: TrialSpec, rows: int) -> Iterator[np.ndarray]:
-    """Row numbers of each step: per epoch one permutation, cut into batches, by ``trial.seed``."""
+def batches(trial: TrialSpec, rows: int) -> Iterator[list[np.ndarray]]:
+    """Row numbers of the steps of each pass: a permutation by ``trial.seed``, cut into batches."""
     generator = np.random.default_rng(trial.seed)
-    for _ in range(trial.epochs):
+    for epoch in range(trial.epochs):
+        tick(epoch, trial.epochs)
         order = generator.permutation(rows)
-        for start in range(0, rows, trial.batch_size):
-            yield order[start : start + trial.batch_size]
+        yield [order[i : i + trial.batch_size] for i in range(0, rows, trial.batch_size)]
 
 
 def standardized(features: np.ndarray, train: np.ndarray) -> np.ndarray:
-    """``features`` (N, D) with mean 0 and variance 1 in each column, as float32.
+    """``features`` with mean 0 and variance 1 in each column, of images in each channel, float32.
 
     Means and variances are those of the rows ``train`` alone; a column that is constant there is
     only centred.
     """
     known = features[train].astype(np.float64)
-    spread = known.std(axis=0)
+    axes = (0, 2, 3) if features.ndim == 4 else 0
+    mean, spread = known.mean(axis=axes, keepdims=True), known.std(axis=axes, keepdims=True)
     spread[spread == 0] = 1
-    return ((features - known.mean(axis=0)) / spread).astype(np.float32)
+    with np.errstate(over="ignore"):
+        return ((features - mean) / spread).astype(np.float32)
 
 
 def versions() -> dict[str, str]:

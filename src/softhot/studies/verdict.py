@@ -25,7 +25,9 @@ both the same                                no detectable difference
 ============================================ ====================================
 
 So test rows never change which alpha it is. If smoothing does nothing at all, each of the two
-reads "better" by chance in at most one study of 40.
+reads "better" by chance in at most one study of 40. A study without uniform smoothing is judged in
+the same way, by the method that did best on validation; a study of several methods also says how
+they rank.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ import numpy as np
 from softhot.calibration import TEMPERATURE
 
 if TYPE_CHECKING:
-    from softhot.studies.compare import ArmSummary, Estimate
+    from softhot.studies.compare import ArmSummary, Estimate, MethodSummary
 
 Decision = Literal["smooth", "do not smooth", "no detectable difference", "more seeds needed"]
 Reading = Literal["better", "worse", "same", "open"]
@@ -56,9 +58,10 @@ class Verdict:
     """Whether to smooth, in words with numbers.
 
     Attributes:
-        decision: The answer.
+        decision: The answer; of a method other than uniform smoothing "smooth" reads "use it".
         headline: The answer and its main reason, one sentence.
-        alpha: What to train with: the chosen alpha if the decision is "smooth", else 0.
+        alpha: What to train with: the chosen alpha if the decision is "smooth", else 0; None where
+            another method is to be used.
         sentences: How much, what is gained, what it costs, what to do about it, how sure this is,
             and alerts, if any.
         seeds_needed: About how many seeds would settle what is open; None if nothing is.
@@ -66,7 +69,7 @@ class Verdict:
 
     decision: Decision
     headline: str
-    alpha: float
+    alpha: float | None
     sentences: tuple[str, ...]
     seeds_needed: int | None
 
@@ -80,16 +83,22 @@ def judge(
     select: str,
     planned: int,
     rows: int,
+    folds: int = 1,
+    methods: Sequence[tuple[MethodSummary, ArmSummary]] = (),
+    best: str = "",
 ) -> Verdict:
     """The verdict on the arms of a comparison.
 
     Args:
-        arms: In order of alpha, "none" first.
+        arms: "none", and the arms of the method that is judged, in order of alpha.
         chosen, one_se: As in ``Comparison``.
         rival: The best arm on validation but for "none".
         select: The metric that chose.
         planned: Seeds of the study; the arms may hold fewer.
         rows: Test rows.
+        folds: Folds of the study.
+        methods: Every method with its chosen arm.
+        best: The arm that is best on validation, of all methods.
     """
     none, arm = arms[0], _named(arms, rival)
     differences = judged(arm)
@@ -108,10 +117,11 @@ def judge(
     sentences = [
         _choice(arms, chosen, one_se, rival, select),
         _gain(none, arm, seeds),
-        *(_less(arms, arm) if decision == "smooth" else ()),
+        *(_less(arms, arm) if decision == "smooth" and arm.alpha else ()),
         *_costs(none, arm),
         *_remedies(none, arm, decision),
-        _certainty(none, seeds, rows),
+        _certainty(none, seeds, rows, folds),
+        *(_ranking(methods, best, none) if len(methods) > 1 else ()),
     ]
     if needed and "smooth" in decision:
         what = " and of ".join(NAMES[metric] for metric in still_open)
@@ -216,16 +226,18 @@ def _headline(
             if readings[metric] in wanted
         )
 
-    alpha = f"with alpha = {arm.alpha}"
+    alpha = f"with {_setting(arm)}"
+    no = "Do not smooth" if arm.alpha is not None else f"Do not use {arm.method}"
     gains, losses = say("better"), say("worse")
     if decision == "smooth":
-        return f"Smooth, {alpha}: {gains}{f', although {losses}' if losses else ''}."
+        use = f"Smooth, {alpha}" if arm.alpha is not None else f"Use {arm.name}"
+        return f"{use}: {gains}{f', although {losses}' if losses else ''}."
     if decision == "do not smooth" and losses:
         which = "the choice of validation" if chosen == arm.name else "the best one on validation"
-        return f"Do not smooth: {alpha}, {which}, {losses}{f', although {gains}' if gains else ''}."
+        return f"{no}: {alpha}, {which}, {losses}{f', although {gains}' if gains else ''}."
     if decision == "do not smooth":
         return (
-            f"Do not smooth: on validation no alpha improved {SELECTED_BY[select]}. But on test, "
+            f"{no}: on validation no {_knob(arm)} improved {SELECTED_BY[select]}. But on test, "
             f"{alpha}, the best one on validation, {gains}."
         )
     seeds = len(arm.temperature.values)
@@ -242,30 +254,34 @@ def _headline(
 
 
 def _choice(arms: Sequence[ArmSummary], chosen: str, one_se: str, rival: str, select: str) -> str:
-    alphas = [arm.alpha for arm in arms[1:]]
-    tried = f"of {len(alphas)} between {alphas[0]} and {alphas[-1]}"
-    only = len(alphas) == 1
-    best, close = _named(arms, rival).alpha, _named(arms, one_se).alpha
+    best, close = _named(arms, rival), _named(arms, one_se)
+    smoothing, only = best.alpha is not None, len(arms) == 2
+    tried = f"of {len(arms) - 1}"
+    if smoothing:
+        tried += f" between {arms[1].alpha} and {arms[-1].alpha}"
     by = f"Validation, judged by {SELECTED_BY[select]},"
+    number = best.alpha if smoothing else best.name
     if chosen != rival:
-        over = f"alpha = {best}" if only else f"every alpha; the best {tried} was {best}"
-        return f"{by} preferred no smoothing to {over}."
-    chose = f"{by} chose alpha = {best}{', the only one' if only else f', the best {tried}'}"
-    if close == best:
-        return f"{chose}; no smaller one, 0 included, comes within one standard error of it."
-    if close == 0:
+        over = f"every {_knob(best)}; the best {tried} was {number}"
+        return f"{by} preferred {_without(best)} to {_setting(best) if only else over}."
+    chose = f"{by} chose {_setting(best)}{', the only one' if only else f', the best {tried}'}"
+    if close is arms[0]:
         return (
-            f"{chose}; but even no smoothing comes within one standard error of it, so validation "
-            "alone is no strong reason to smooth."
+            f"{chose}; but even {_without(best)} comes within one standard error of it, so "
+            f"validation alone is no strong reason to {'smooth' if smoothing else 'use it'}."
         )
-    return f"{chose}; the smallest within one standard error of it is {close}."
+    if not smoothing:
+        return f"{chose}; {_without(best)} does not come within one standard error of it."
+    if close is best:
+        return f"{chose}; no smaller one, 0 included, comes within one standard error of it."
+    return f"{chose}; the smallest within one standard error of it is {close.alpha}."
 
 
 def _gain(none: ArmSummary, arm: ArmSummary, seeds: int) -> str:
     return (
         f"On test, on average over {_count(seeds, 'seed')}, accuracy is "
-        f"{_percent(arm.test_raw['accuracy'])} with alpha = {arm.alpha} and "
-        f"{_percent(none.test_raw['accuracy'])} without smoothing; NLL after scaling is "
+        f"{_percent(arm.test_raw['accuracy'])} with {_setting(arm)} and "
+        f"{_percent(none.test_raw['accuracy'])} {_without(arm, 'without')}; NLL after scaling is "
         f"{arm.test_scaled['nll'].mean:.3f} and {none.test_scaled['nll'].mean:.3f} nats."
     )
 
@@ -294,7 +310,7 @@ def _costs(none: ArmSummary, arm: ArmSummary) -> list[str]:
     }
     return [
         f"{before} scaling, NLL {_change('nll', nll)}, and the model is {_bias(arm)} (mean "
-        f"confidence {_percent(arm.test_raw['confidence'])}); without smoothing it is "
+        f"confidence {_percent(arm.test_raw['confidence'])}); {_without(arm, 'without')} it is "
         f"{_bias(none)}.",
         f"If you set the least confident answers aside, {rest[_direction(aurc)]}: "
         f"the area under the risk-coverage curve {_change('aurc', aurc)}.",
@@ -330,16 +346,50 @@ def _remedy(arm: ArmSummary) -> str:
     )
 
 
-def _certainty(none: ArmSummary, seeds: int, rows: int) -> str:
+def _ranking(
+    methods: Sequence[tuple[MethodSummary, ArmSummary]], best: str, none: ArmSummary
+) -> Iterable[str]:
+    """How the methods rank, and what stands after correction for their number."""
+    tried = {method.budget for method, arm in methods if arm.values} or {1}
+    if len(tried) == 1:
+        budget = f"at equal tuning budget ({_count(max(tried), 'setting')} each)"
+    else:
+        budgets = ", ".join(f"{method.budget} of {method.name}" for method, _ in methods)
+        budget = f"with {budgets} settings to choose from, which favours those with more"
+    preferred = best if best != none.name else "none of them to plain cross entropy"
+    yield f"Of {len(methods)} methods, {budget}, validation preferred {preferred}."
+    for metric, name in NAMES.items():
+        sure = [
+            f"{arm.name} ({_change(metric, method.advantages[metric].difference)})"
+            for method, arm in methods
+            if (p := method.advantages[metric].p) is not None
+            and p < 0.05
+            and _gains(metric, method.advantages[metric].difference)
+        ]
+        found = ", ".join(sure) if sure else "none"
+        yield (
+            f"Better than plain cross entropy in {name} on test, after Holm's correction for "
+            f"{len(methods)} methods: {found}."
+        )
+
+
+def _gains(metric: str, difference: Estimate) -> bool:
+    return difference.mean > 0 if metric == "accuracy" else difference.mean < 0
+
+
+def _certainty(none: ArmSummary, seeds: int, rows: int, folds: int) -> str:
     share = none.test_raw["accuracy"].mean
     noise = 100 * 1.96 * math.sqrt(share * (1 - share) / rows)
-    luck = "initial weights and the order of batches, on one and the same split of the data"
+    where, other = "one and the same split of the data", "another split"
+    if folds > 1:
+        where, other = f"{folds} folds of the training data", "other test rows"
+    luck = f"initial weights and the order of batches, on {where}"
     if seeds < FEWEST:
         known = f"not at all yet; {_count(seeds, 'seed')} cannot show how much is luck in {luck}."
     else:
         known = (
             f"the 95 % intervals show how much is luck in {luck}, over {seeds} seeds. They do not "
-            "say what another split or new data would show."
+            f"say what {other} or new data would show."
         )
     return (
         f"How sure: {known} With {rows:,} test rows, any single accuracy is uncertain by about "
@@ -352,7 +402,7 @@ def _alerts(
 ) -> Iterable[str]:
     if seeds < planned:
         yield f"Only {seeds} of {planned} seeds are finished; the others may change this."
-    if chosen == arms[-1].name:
+    if chosen == arms[-1].name and arms[-1].alpha:
         yield f"{arms[-1].alpha} is the largest alpha tried: try larger ones too."
     for arm in (arms[0], _named(arms, rival)):
         if {TEMPERATURE.low, TEMPERATURE.high} & set(arm.temperature.values):
@@ -402,7 +452,23 @@ def _named(arms: Sequence[ArmSummary], name: str) -> ArmSummary:
 
 
 def _with(arm: ArmSummary) -> str:
-    return f"With alpha = {arm.alpha}" if arm.alpha else "Without smoothing"
+    return "Without smoothing" if arm.alpha == 0 else f"With {_setting(arm)}"
+
+
+def _setting(arm: ArmSummary) -> str:
+    """``alpha = 0.1``, or the name of an arm of another method."""
+    return arm.name if arm.alpha is None else f"alpha = {arm.alpha}"
+
+
+def _without(arm: ArmSummary, prefix: str = "no") -> str:
+    """No smoothing, or plain training where another method is judged."""
+    if arm.alpha is None:
+        return "plain cross entropy" if prefix == "no" else "with plain cross entropy"
+    return f"{prefix} smoothing"
+
+
+def _knob(arm: ArmSummary) -> str:
+    return "setting" if arm.alpha is None else "alpha"
 
 
 def _percent(estimate: Estimate) -> str:

@@ -1,0 +1,68 @@
+"""Models: what is trained. A new one is a small file here and one row of :data:`MODELS`.
+
+A row names the module that trains it; the module is imported when it is needed, so that a model
+whose library is missing disturbs no other.
+
+>>> sorted(MODELS)
+['linear', 'mlp']
+>>> model("mlp").widths(None), model("linear").widths(None)
+((128, 64), ())
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softhot.core.check import InputError, OneOf
+
+OWN = "Or give a Python file with a function train(trial) -> Predictions, such as my.py."
+FILE = ".py"  # how the name of a model ends that is a file of the user's own
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is known about a model before its library is imported.
+
+    Attributes:
+        title: for people, one line.
+        module: the module of this package that builds or trains it.
+        kinds: kinds of data that it takes, of :data:`softhot.datasets.KINDS`.
+        hidden: the widths that it has unless others are given.
+        least, most: how many widths it takes.
+    """
+
+    title: str
+    module: str
+    kinds: tuple[str, ...] = ("tabular", "images")
+    hidden: tuple[int, ...] = ()
+    least: int = 0
+    most: int = 0
+
+    def widths(self, hidden: Sequence[int] | None) -> tuple[int, ...]:
+        """``hidden`` if the model takes so many widths, its own if None."""
+        if hidden is None:
+            return self.hidden
+        if not self.least <= len(hidden) <= self.most:
+            some = f"{self.least} to {self.most} widths" if self.most else "left out"
+            hint = f"The model is {self.title}."
+            raise InputError("hidden", f"{some}, for this model", list(hidden), hint)
+        return tuple(hidden)
+
+
+MODELS: dict[str, Model] = {
+    "linear": Model("a linear classifier", "network"),
+    "mlp": Model("a perceptron with ReLU", "network", hidden=(128, 64), most=100),
+}
+
+
+def model(name: Any) -> Model:
+    """The row of a model's name; of a Python file, that of models of the user's own."""
+    if isinstance(name, str) and Path(name).suffix == FILE:
+        return Model(f"that of {Path(name).name}", "own", ("tabular", "images", "texts"), most=100)
+    near = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]!r}?" if near else OWN
+    return MODELS[OneOf(*MODELS).check("model", name, hint)]

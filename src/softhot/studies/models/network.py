@@ -1,0 +1,198 @@
+"""Networks in PyTorch, one at a time: the loop that every other way of training must agree with.
+
+AdamW at a constant step size, mean loss over each batch, one thread. The loss is
+``softhot.torch.cross_entropy`` under the arm's rule.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from softhot.core.online import OnlineMeans
+from softhot.core.rule import Rule
+from softhot.studies.methods import TrainingRows
+from softhot.studies.spec import TrialSpec
+from softhot.studies.train import batches, one_thread, standardized
+from softhot.torch import cross_entropy
+
+if TYPE_CHECKING:
+    from softhot.datasets import Dataset, Split
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Data as tensors: ``x`` of all N rows, ready for the model, ``y`` (N,), ``soft`` (N, K)."""
+
+    x: Tensor
+    y: Tensor
+    soft: Tensor | None
+    classes: int
+    split: Split
+    rows: TrainingRows
+
+
+@functools.lru_cache(maxsize=1)
+def problem(dataset: Dataset, split: Split) -> Problem:
+    """The data as tensors, made once for all trials on the same split."""
+    x = torch.from_numpy(standardized(dataset.features, split.train))
+    soft = dataset.soft_labels
+    tabular = dataset.kind == "tabular"
+    return Problem(
+        x=x,
+        y=torch.from_numpy(dataset.labels),
+        soft=None if soft is None else torch.from_numpy(soft.astype(np.float32)),
+        classes=len(dataset.class_names),
+        split=split,
+        rows=TrainingRows(
+            dataset.labels[split.train],
+            dataset.features[split.train] if tabular else None,
+            len(dataset.class_names),
+        ),
+    )
+
+
+class Dropout(nn.Module):
+    """Dropout whose noise comes from a generator of its own, so that the arms of a seed share it.
+
+    A unit is dropped where its noise, uniform in [0, 1), is below the share: what an arm drops, an
+    arm with a larger share drops too.
+    """
+
+    def __init__(self, share: float, noise: torch.Generator) -> None:
+        super().__init__()
+        self.share, self.noise = share, noise
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or self.share == 0:
+            return x
+        kept = torch.rand(x.shape, generator=self.noise) >= self.share
+        return x * kept / (1 - self.share)
+
+
+def initial_network(trial: TrialSpec, problem: Problem) -> nn.Module:
+    """The network before training: its weights depend on ``trial.seed`` and the widths alone.
+
+    PyTorch's own initial weights; its global generator is left as it was.
+    """
+    noise = torch.Generator().manual_seed(trial.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(trial.seed)
+        layers: list[nn.Module] = [nn.Flatten()]
+        width = problem.x[0].numel()
+        for following in trial.hidden or ():
+            layers += [nn.Linear(width, following), nn.ReLU()]
+            if trial.arm.recipe.dropout:
+                layers.append(Dropout(trial.arm.recipe.dropout, noise))
+            width = following
+        layers.append(nn.Linear(width, problem.classes))
+    return nn.Sequential(*layers)
+
+
+class Mixing:
+    """Which rows of each batch are mixed and by how much; partners are the same in every arm."""
+
+    def __init__(self, seed: int, a: float) -> None:
+        self.a = a
+        self.partners = np.random.default_rng([seed, 1])
+        self.shares = np.random.default_rng([seed, 2])
+
+    def draw(self, rows: int) -> tuple[Tensor, float]:
+        """The partner of each row, and the share that the row itself keeps."""
+        partners = torch.from_numpy(self.partners.permutation(rows))
+        return partners, float(self.shares.beta(self.a, self.a))
+
+
+def train(trial: TrialSpec, dataset: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Logits on the validation and the test rows after training."""
+    with one_thread():
+        data = problem(dataset, split)
+        network = initial_network(trial, data)
+        fit(trial, data, network)
+        return logits(network, data, split.validation), logits(network, data, split.test)
+
+
+def fit(trial: TrialSpec, data: Problem, network: nn.Module) -> None:
+    """Train ``network`` in place."""
+    recipe = trial.arm.recipe
+    rule = recipe.fit(data.rows)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=trial.learning_rate, weight_decay=recipe.weight_decay, fused=True
+    )
+    x, y = data.x[data.split.train], data.y[data.split.train]
+    targets = data.soft[data.split.train] if recipe.human and data.soft is not None else y
+    mixing = Mixing(trial.seed, recipe.mixup) if recipe.mixup else None
+    online = OnlineMeans(data.classes) if rule.base.FROM_BATCH else None
+    best = Best(trial.early_stopping)
+    network.train()
+    for steps in batches(trial, len(y)):
+        for rows in steps:
+            inputs, target = x[rows], targets[rows]
+            if mixing is None:
+                z = network(inputs)
+                loss = _loss(z, target, rule, online)
+            else:
+                partners, share = mixing.draw(len(rows))
+                z = network(share * inputs + (1 - share) * inputs[partners])
+                loss = share * _loss(z, target, rule, online)
+                loss = loss + (1 - share) * _loss(z, target[partners], rule, online)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if online is not None:
+                online.update(z.detach().softmax(-1).numpy(), y[rows].numpy())
+        if online is not None:
+            online.finish_epoch()
+        if best.patience and best.over(network, data):
+            break
+    best.restore(network)
+
+
+def _loss(z: Tensor, target: Tensor, rule: Rule, online: OnlineMeans | None) -> Tensor:
+    prior = None if online is None else torch.from_numpy(online.means.astype(np.float32))
+    return cross_entropy(z, target, rule, prior=prior, smooth_again=target.ndim == 2)
+
+
+class Best:
+    """Early stopping: the weights with the lowest hard-label NLL on validation."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience, self.waited = patience, 0
+        self.nll = float("inf")
+        self.weights: Any = None
+
+    def over(self, network: nn.Module, data: Problem) -> bool:
+        """Look at the network after a pass; whether to stop."""
+        z = torch.from_numpy(logits(network, data, data.split.validation))
+        network.train()
+        nll = float(nn.functional.cross_entropy(z, data.y[data.split.validation]))
+        if nll < self.nll:
+            self.nll, self.waited = nll, 0
+            self.weights = copy.deepcopy(network.state_dict())
+        else:
+            self.waited += 1
+        return self.waited >= self.patience
+
+    def restore(self, network: nn.Module) -> None:
+        """Put the best weights back, if any were kept."""
+        if self.weights is not None:
+            network.load_state_dict(self.weights)
+
+
+def logits(network: nn.Module, data: Problem, rows: np.ndarray) -> np.ndarray:
+    """float32 logits of these rows, in evaluation mode."""
+    network.eval()
+    with torch.inference_mode():
+        return np.concatenate([network(data.x[part]).numpy() for part in _parts(rows)])
+
+
+def _parts(rows: np.ndarray, size: int = 4096) -> Iterator[np.ndarray]:
+    for i in range(0, len(rows), size):
+        yield rows[i : i + size]
