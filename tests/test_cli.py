@@ -120,6 +120,20 @@ def test_judge_prints_the_forecast_and_compares_models(capsys):
     assert "other/q.npz" in run(capsys, "judge", "q.npz", "other/q.npz")[1]
 
 
+def test_explain_says_which_kernels_run(capsys, monkeypatch):
+    from softhot.kernels import native
+
+    monkeypatch.setattr(native, "library", native.library.__wrapped__)
+    monkeypatch.setattr("softhot.kernels.library", native.library)
+    monkeypatch.setenv("SOFTHOT_NATIVE", "0")
+    code, out, _ = run(capsys, "explain", "--kernels")
+    assert code == 0
+    assert "native: not used here: switched off by SOFTHOT_NATIVE=0" in out
+    assert set(json.loads(run(capsys, "explain", "--kernels", "--json")[1])) == {
+        *("triton", "native", "chunked", "compiled", "core")
+    }
+
+
 def test_explain_prints_the_paper_s_numbers(capsys):
     code, out, _ = run(capsys, "explain", "--alpha", "0.1", "--classes", "10")
     assert code == 0

@@ -259,7 +259,12 @@ def judge(*files: Path, out: Path | None = None, json: Json = False) -> int:
 
 @app.command
 def explain(
-    *, alpha: float = 0.1, classes: int = 10, rule: str = "uniform", json: Json = False
+    *,
+    alpha: float = 0.1,
+    classes: int = 10,
+    rule: str = "uniform",
+    kernels: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
 ) -> int:
     """Say what a smoothing weight does: targets by convention, the optimum, the loss floor.
 
@@ -273,9 +278,17 @@ def explain(
         Number of classes.
     rule
         The convention to explain in full: uniform or others.
+    kernels
+        Say instead which code computes losses on this machine, and why.
     json
         Print it as JSON.
     """
+    if kernels:
+        from softhot.kernels import explain as explained_kernels
+        from softhot.kernels import ways
+
+        _print_json(ways()) if json else print(explained_kernels())
+        return 0
     from softhot.core.check import OneOf
     from softhot.core.conventions import meanings
     from softhot.core.explain import explain as explained

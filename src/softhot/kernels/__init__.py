@@ -31,6 +31,9 @@ class Choice:
     reason: str
 
 
+NATIVE = Choice("native", "class ids and rows of floats: one pass of compiled code")
+
+
 def choose(
     rule: Rule,
     *,
@@ -67,7 +70,7 @@ def choose(
     if triton and not seen and takes(rule):
         return Choice("triton", "class ids on a GPU, rows of floats: the Triton kernels")
     if native and not seen and takes(rule) and library().entry is not None:
-        return Choice("native", f"class ids, rows of floats: the native kernel {library().reason}")
+        return NATIVE
     if rule.penalties or type(rule.base).terms is not Base.terms:
         return Choice("core", "the rule needs more statistics of a row than a target does")
     if rule.base.PRIOR != "uniform":
@@ -85,19 +88,28 @@ def choose(
     return Choice("chunked", "class ids and a uniform prior: lse, z_y and mean z are enough")
 
 
+def ways() -> dict[str, str]:
+    """What every kernel takes, and whether the native one runs on this machine."""
+    found = library()
+    native = found.reason if found.entry else f"not used here: {found.reason}"
+    missing = triton.reason("cuda")
+    on_gpu = f"not used here: {missing}" if missing else "used"
+    return {
+        "triton": f"{on_gpu} (CUDA; rows of float32, bfloat16 or float16, class ids, any rule "
+        "whose prior is known and whose penalties are linear)",
+        "native": f"{native} (CPU; rows of float32, bfloat16 or float16, class ids, any rule whose "
+        "prior is known and whose penalties are linear; PyTorch and NumPy)",
+        "chunked": "plain PyTorch, rows in blocks that fit the cache (any device; class ids, "
+        "uniform prior)",
+        "compiled": "one expression for torch.compile to fuse (class ids, uniform prior)",
+        "core": "everything else, and what all of them are held to",
+    }
+
+
 def explain() -> str:
-    """What the fast ways are on this machine, for people, a line each.
+    """:func:`ways` for people, a line each; the first that takes a batch computes it.
 
     >>> explain().splitlines()[-1]
     'core: everything else, and what all of them are held to'
     """
-    found = library()
-    native = found.reason if found.entry else f"not used: {found.reason}"
-    missing = triton.reason("cuda")
-    on_gpu = f"not used: {missing}" if missing else "used for tensors on a CUDA device"
-    return f"""\
-triton: {on_gpu} (float32, bfloat16 and float16 rows, class ids, linear penalties)
-native: {native} (float32, bfloat16 and float16 rows on a CPU, class ids, linear penalties)
-chunked: plain PyTorch, rows in blocks that fit the cache (any device; class ids, uniform prior)
-compiled: one expression for torch.compile to fuse (class ids, uniform prior)
-core: everything else, and what all of them are held to"""
+    return "\n".join(f"{name}: {text}" for name, text in ways().items())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -168,9 +169,14 @@ class Categorical:
 def rule_of(rule: Rule | None, label_smoothing: float) -> Rule:
     """The rule that a call asks for, by itself or by its strength."""
     if rule is None:
-        return Uniform(label_smoothing)
+        # The usual ones are made and checked once; some others warn every time.
+        usual = type(label_smoothing) is float and 0 <= label_smoothing <= 0.5
+        return _uniform(label_smoothing) if usual else Uniform(label_smoothing)
     check_once(label_smoothing)
     return check_rule(rule)
+
+
+_uniform = lru_cache(maxsize=64)(Uniform)
 
 
 def _rows(batch: Batch) -> Tensor:
