@@ -15,7 +15,7 @@ FLOORS = {
     **dict.fromkeys(("kernels", "metrics", "calibration", "datasets", "files", "forecast"), 1),
     **dict.fromkeys(("torch", "jax", "keras", "sklearn", "boosting"), 2),
     **dict.fromkeys(("huggingface", "lightning", "sklearn_keras"), 2),
-    **dict.fromkeys(("studies", "judge"), 3),
+    **dict.fromkeys(("studies", "judge", "reproduce"), 3),
     "plots": 4,
     "report": 5,
     "cli": 6,

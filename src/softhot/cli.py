@@ -61,7 +61,6 @@ def study(
     select: str = "nll",
     out: Path | None = None,
     jobs: int | None = None,
-    executor: str | None = None,
     json: Json = False,
 ) -> int:
     """Train with and without smoothing, over paired seeds, and say whether to smooth.
@@ -105,10 +104,7 @@ def study(
     out
         Folder of the run; by default runs/<data set>-<digest of the study>.
     jobs
-        Trials at a time; by default one for each processor.
-    executor
-        Where to train, if not here: dask://host:port, ray://host:port, ray://auto,
-        slurm://partition?time=60, or dask://local, ray://local to start one here.
+        Processes to train in; by default one for each processor.
     json
         Print the comparison as JSON instead of tables.
     """
@@ -132,39 +128,12 @@ def study(
         budget=budget,
     )
     folder = out or RUNS / f"{Path(spec.dataset).stem}-{spec.digest[:8]}"
-    with _progress(spec, folder, quiet=json) as show:
-        store = run(spec, folder, jobs=jobs, executor=executor, progress=show)
+    with _progress(spec, quiet=json) as show:
+        store = run(spec, folder, jobs=jobs, progress=show)
     for failure in store.failures:
         _say(f"failed: {failure.trial.arm.name}, seed {failure.trial.seed}: {failure.reason}")
     _publish(store, select, folder / "report.html", json)
     return FAILED if store.failures else 0
-
-
-@app.command
-def status(folder: Path, /, *, json: Json = False) -> int:
-    """How far a run is, from outside: what is finished, runs, failed, and which arm leads.
-
-    Example: softhot status runs/digits-1a2b3c4d
-
-    Parameters
-    ----------
-    folder
-        Folder of the run.
-    json
-        Print it as JSON.
-    """
-    from softhot.studies.status import status as found
-
-    now = found(folder)
-    if json:
-        _print_json(now.to_dict())
-    else:
-        from softhot.report.progress import status_parts
-        from softhot.report.terminal import show
-
-        for part in status_parts(now):
-            show(part)
-    return FAILED if now.failed else 0
 
 
 @app.command
@@ -259,12 +228,7 @@ def judge(*files: Path, out: Path | None = None, json: Json = False) -> int:
 
 @app.command
 def explain(
-    *,
-    alpha: float = 0.1,
-    classes: int = 10,
-    rule: str = "uniform",
-    kernels: Annotated[bool, Parameter(negative=())] = False,
-    json: Json = False,
+    *, alpha: float = 0.1, classes: int = 10, rule: str = "uniform", json: Json = False
 ) -> int:
     """Say what a smoothing weight does: targets by convention, the optimum, the loss floor.
 
@@ -278,17 +242,9 @@ def explain(
         Number of classes.
     rule
         The convention to explain in full: uniform or others.
-    kernels
-        Say instead which code computes losses on this machine, and why.
     json
         Print it as JSON.
     """
-    if kernels:
-        from softhot.kernels import explain as explained_kernels
-        from softhot.kernels import ways
-
-        _print_json(ways()) if json else print(explained_kernels())
-        return 0
     from softhot.core.check import OneOf
     from softhot.core.conventions import meanings
     from softhot.core.explain import explain as explained
@@ -304,6 +260,52 @@ def explain(
 
     show(str(explanation))
     show(conventions_table(alpha, classes, table))
+    return 0
+
+
+@app.command
+def reproduce(
+    *,
+    datasets: str = "digits,fashion_mnist",
+    claims: str | None = None,
+    seeds: int = 10,
+    out: Path = Path("claims.json"),
+    json: Json = False,
+) -> int:
+    """Measure ten claims of the literature again, and say which of them hold.
+
+    Example: softhot reproduce --datasets digits --claims accuracy,calibration
+
+    Interrupt it at any time: each claim is kept when it is measured, the same command continues.
+
+    Parameters
+    ----------
+    datasets
+        digits, fashion_mnist, or both, separated by a comma.
+    claims
+        Some of: confidence, accuracy, nll, calibration, calibratable, desmoothing, selective,
+        clusters, distillation, noise. By default all.
+    seeds
+        Pairs of runs for each comparison, at least 3.
+    out
+        Where findings are kept (.json).
+    json
+        Print the findings as JSON instead of a table.
+    """
+    from softhot.report.claims import Training, claims_table
+    from softhot.report.terminal import show
+    from softhot.reproduce import reproduce as reproduced
+
+    names = None if claims is None else [name.strip() for name in claims.split(",")]
+    with Training(quiet=json) as tick:
+        found = reproduced(
+            [n.strip() for n in datasets.split(",")], claims=names, seeds=seeds, out=out, tick=tick
+        )
+    if json:
+        _print_json(found.to_dict())
+        return 0
+    show(claims_table(found))
+    show(f"Findings: {out}")
     return 0
 
 
@@ -434,10 +436,10 @@ def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
     show(f"Report: {page}")
 
 
-def _progress(spec: StudySpec, folder: Path, quiet: bool) -> Any:
-    from softhot.report.progress import TrialProgress
+def _progress(spec: StudySpec, quiet: bool) -> Any:
+    from softhot.report.terminal import TrialProgress
 
-    return TrialProgress(len(spec.trials()), folder, quiet)
+    return TrialProgress(len(spec.trials()), quiet)
 
 
 def _versions() -> dict[str, str]:
