@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -62,6 +63,18 @@ def test_nothing_is_loaded_from_elsewhere(site):
         for line in page.read_text().splitlines():
             loads = "<script" in line or "<link" in line or "<img" in line
             assert not (loads and ('src="http' in line or 'href="http' in line)), (page, line)
+
+
+def test_identities_are_cited_by_the_code_that_leans_on_them():
+    there = re.findall(r"^### (\d+) ·", (DOCS / "mathematics.md").read_text(), re.M)
+    assert [int(number) for number in there] == list(range(1, len(there) + 1))
+    cited = set()
+    for path in (ROOT / "src").rglob("*.py"):
+        for numbers in re.findall(
+            r"[Ii]dentit(?:y|ies) (\d+(?:(?:, | and )\d+)*)", path.read_text()
+        ):
+            cited |= set(re.findall(r"\d+", numbers))
+    assert cited == set(there)
 
 
 def test_code_on_every_page_runs_and_prints_what_it_says(tmp_path):

@@ -90,7 +90,7 @@ def forecast(
 
     It follows that confidence falls by about :math:`\alpha (c - 1/K)` or more, c the mean
     confidence now; that raw ECE improves only if the model is overconfident by more than half of
-    that fall; and that a model that is not overconfident gets worse at any alpha.
+    that fall (identity 16); and that a model that is not overconfident gets worse at any alpha.
 
     Args:
         predictions: held-out rows of a model trained *without* smoothing.

@@ -60,8 +60,8 @@ class BinaryRule(Rule):
 class Bernoulli(BinaryRule):
     r"""Every label moves a share alpha towards 1/2: :math:`q = (1 - \alpha) y + \alpha / 2`.
 
-    A positive keeps ``1 - alpha/2``. Keras's rule, and Szegedy et al.'s for two classes; where a
-    library takes ``e`` and makes ``[e, 1 - e]``, alpha is ``2 e``.
+    Identities 11 and 12. A positive keeps ``1 - alpha/2``. Keras's rule, and Szegedy et al.'s for
+    two classes; where a library takes ``e`` and makes ``[e, 1 - e]``, alpha is ``2 e``.
 
     >>> smooth_binary_labels([[1, 0, 1]], Bernoulli(0.1))
     array([[0.95, 0.05, 0.95]])

@@ -9,6 +9,7 @@ import numpy as np
 from softhot.core.array import Array, accumulator, as_arrays, kind, like
 from softhot.core.check import InputError
 from softhot.core.rule import Base, Rule, Uniform, check_rule
+from softhot.core.rules import Focal
 from softhot.core.targets import CLASSES, check_axis, check_labels, make_target, target_matrix
 from softhot.core.weights import PerClass, PerSample
 
@@ -25,8 +26,8 @@ def desmooth(
     r"""The distribution that smoothing would have turned into ``probs``: its exact inverse.
 
     Smoothing is a linear map of label distributions, :math:`q = S^\top y`; a model trained to the
-    end on smoothed labels predicts :math:`S^\top` of the true posterior, and this takes it back.
-    For a shared prior it is :math:`(p - \alpha u)/(1 - \alpha)`.
+    end on smoothed labels predicts :math:`S^\top` of the true posterior (identity 8), and this
+    takes it back (identity 9). For a shared prior it is :math:`(p - \alpha u)/(1 - \alpha)`.
 
     On real networks it is only part of the way: they stop further from the corner than the optimum
     of the loss. Temperature scaling on held-out data did better wherever we compared; this needs no
@@ -53,7 +54,7 @@ def desmooth(
     """
     rule = check_rule(Uniform(rule) if isinstance(rule, float | int) else rule)
     base = rule.base
-    if rule.penalties or not base.TARGET:
+    if rule.penalties or isinstance(base, Focal):
         hint = "Only smoothed targets have an inverse: fit a temperature instead."
         raise InputError("rule", "a rule for targets", rule, hint)
     probs, xp = as_arrays("probs", probs)

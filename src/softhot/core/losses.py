@@ -25,6 +25,7 @@ from softhot.core.array import (
 from softhot.core.check import InputError, Interval, OneOf, SofthotWarning
 from softhot.core.row import Row
 from softhot.core.rule import Base, Penalty, Rule, check_rule
+from softhot.core.rules import Focal
 from softhot.core.targets import (
     Target,
     broadcast,
@@ -62,6 +63,8 @@ def cross_entropy(
 
     .. math:: L_i = \mathrm{lse}(z_i) - (1 - \alpha)\langle y_i, z_i\rangle
                     - \alpha \langle u_i, z_i\rangle + \text{penalties}(z_i)
+
+    Identity 2; the gradient is p - q, identity 3.
 
     Args:
         logits: real ``(..., K, ...)``, class axis at ``axis``, K >= 2. -inf means that the class is
@@ -169,9 +172,8 @@ class Batch:
         xp = self.xp
         logits, self.axis = _check_logits(xp, logits, axis)
         labels, soft = _labels_beside(xp, labels, logits, self.axis)
-        if soft and not self.rule.base.TARGET:
-            allowed_labels = f"class ids for {type(self.rule.base).__name__}"
-            raise InputError("labels", allowed_labels, "label distributions")
+        if soft and isinstance(self.rule.base, Focal):
+            raise InputError("labels", "class ids for Focal", "label distributions")
         rows, num_classes = tuple(logits.shape[:-1]), logits.shape[-1]
         self.counted = _counted(xp, labels, soft, rows, ignore_index, where)
         self.dtype = logits.dtype

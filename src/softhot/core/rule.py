@@ -6,7 +6,8 @@ nor reductions. It says with which coefficients the statistics of a row of logit
 :mod:`softhot.core.losses` computes those. The rules themselves are in :mod:`softhot.core.rules`.
 
 Throughout: K classes, logits ``z``, ``p = softmax(z)``, ``y`` the true class, ``q`` the target,
-``u`` the prior that a base rule mixes in: ``q = (1 - alpha) e_y + alpha u``.
+``u`` the prior that a base rule mixes in: ``q = (1 - alpha) e_y + alpha u`` (identity 1). Numbers
+of identities are those of docs/mathematics.md.
 """
 
 from __future__ import annotations
@@ -99,13 +100,11 @@ class Base(Rule):
 
     ``PRIOR`` says where ``u`` comes from: ``"uniform"`` (1/K each), ``"shared"`` (one
     distribution), ``"by_class"`` (one row for each true class), ``"by_row"`` (one for each sample).
-    ``FROM_BATCH`` rules receive it with the batch, as ``prior=``. Without a ``TARGET`` the loss is
-    one of the hard label alone and no cross entropy against any ``q``, as in :class:`Focal`.
+    ``FROM_BATCH`` rules receive it with the batch, as ``prior=``.
     """
 
     PRIOR: ClassVar[str] = "uniform"
     FROM_BATCH: ClassVar[bool] = False
-    TARGET: ClassVar[bool] = True
     alpha: Alpha
 
     @property
@@ -141,8 +140,9 @@ class Uniform(Base):
     .. math:: q_k = (1 - \alpha)\,[k = y] + \alpha / K, \qquad
               L = \mathrm{lse}(z) - (1 - \alpha) z_y - \alpha\,\bar z
 
-    The paper's convention and that of torch, Keras, optax, timm and Hugging Face. The true class
-    keeps ``1 - alpha + alpha/K``; :class:`Others` with ``e`` is this rule at ``e K / (K - 1)``.
+    Identities 1 and 2. The paper's convention and that of torch, Keras, optax, timm and Hugging
+    Face. The true class keeps ``1 - alpha + alpha/K``; :class:`Others` with ``e`` is this rule at
+    ``e K / (K - 1)``.
 
     Args:
         alpha: share moved, 0 <= alpha < 1; or :class:`PerClass`, :class:`PerSample`,

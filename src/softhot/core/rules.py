@@ -38,9 +38,9 @@ class Others(Base):
 
     .. math:: q_y = 1 - \alpha, \qquad q_{k \ne y} = \alpha / (K - 1)
 
-    Exactly :class:`Uniform` at ``alpha K / (K - 1)``. The convention of later fairseq, Megatron
-    and most hand-written losses. ``alpha`` must stay below ``(K - 1) / K``: there the wrong classes
-    would get as much mass as the right one.
+    Exactly :class:`Uniform` at ``alpha K / (K - 1)`` (identity 6). The convention of later fairseq,
+    Megatron and most hand-written losses. ``alpha`` must stay below ``(K - 1) / K``: there the
+    wrong classes would get as much mass as the right one.
 
     >>> from softhot import smooth_labels
     >>> smooth_labels([0], Others(0.1), num_classes=3)
@@ -252,7 +252,7 @@ class NegativeUniform(Base):
 
     It equals backward correction (Patrini et al. 2017) for symmetric noise: if a label is replaced,
     with probability ``rho``, by a class drawn uniformly from all K, take
-    ``alpha = -rho / (1 - rho)``; :meth:`from_noise` computes it.
+    ``alpha = -rho / (1 - rho)`` (identity 10); :meth:`from_noise` computes it.
 
     **It needs** a known noise rate and a model warmed up with plain cross entropy: the loss has no
     lower bound (wrong classes have negative target), and from scratch it diverges.
@@ -287,8 +287,7 @@ class Focal(Base):
 
     .. math:: L = -(1 - p_y)^\gamma \log p_y
 
-    ``p_y`` is always that of the hard label, so it has no target: it takes class ids only, and
-    :func:`softhot.smooth_labels` and :func:`softhot.desmooth` refuse it.
+    ``p_y`` is always that of the hard label. Takes class ids only.
 
     Args:
         gamma: >= 0; 0 is plain cross entropy.
@@ -299,7 +298,6 @@ class Focal(Base):
 
     gamma: float = 2.0
     alpha: ClassVar[float] = 0.0  # type: ignore[misc]
-    TARGET = False
     RANGES = {"gamma": NOT_NEGATIVE}
 
     def terms(self, row: Any) -> tuple[Any, dict[Any, Any]]:
@@ -328,7 +326,7 @@ class ConfidencePenalty(Penalty):
         beta: weight > 0.
         threshold: Gamma > 0 in nats, or None.
 
-    Label smoothing is KL(u || p) up to a constant, this is KL(p || u).
+    Label smoothing is KL(u || p) up to a constant, this is KL(p || u): identity 14.
     Paper: Pereyra et al., ICLR workshop 2017, arXiv:1701.06548.
     """
 
@@ -355,9 +353,9 @@ class ConfidencePenalty(Penalty):
 class MaxSup(Penalty):
     r"""Holds the *largest* logit down, right or wrong: :math:`\alpha\,(\max z - \bar z)`.
 
-    Uniform smoothing is cross entropy plus :math:`\alpha (z_y - \bar z)`: the same wherever the
-    prediction is right; where it is wrong, smoothing pushes the true logit further down and this
-    does not. At ties the first maximum counts.
+    Uniform smoothing is cross entropy plus :math:`\alpha (z_y - \bar z)` (identity 4): the same
+    wherever the prediction is right; where it is wrong, smoothing pushes the true logit further
+    down and this does not (identity 13). At ties the first maximum counts.
 
     Args:
         alpha: weight, 0 < alpha < 1; or a :class:`Schedule`.

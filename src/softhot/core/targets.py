@@ -119,7 +119,7 @@ def smooth_labels(
     smooth_again: bool = False,
     dtype: Any = None,
 ) -> Array:
-    """The smoothed targets as a dense array.
+    """The smoothed targets as a dense array: identity 1, linear in the labels (identity 18).
 
     Args:
         labels: class ids ``(...)`` (integers), one-hot rows or label distributions
@@ -151,9 +151,6 @@ def smooth_labels(
     rule = check_rule(Uniform(rule) if isinstance(rule, float | int) else rule)
     if rule.penalties:
         hint = "Penalties act on logits: leave them to the loss and pass rule.base."
-        raise InputError("rule", "a rule for targets", rule, hint)
-    if not rule.base.TARGET:
-        hint = "It changes the loss: give it to softhot.cross_entropy with hard labels."
         raise InputError("rule", "a rule for targets", rule, hint)
     num_classes = CLASSES.check("num_classes", num_classes)
     labels, xp = as_arrays("labels", labels)

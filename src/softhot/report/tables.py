@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from softhot.metrics import METRICS, Predictions
 from softhot.report import words
 
@@ -167,7 +165,7 @@ def study_provenance(
                 trained[name].append(version)
     info = DATASETS.get(spec.dataset)
     data = [info.title, info.source, info.licence] if info else []
-    seconds = float(np.nansum([record.seconds for record in records]))  # NaN: its log is lost
+    seconds = sum(record.seconds for record in records)
     return [
         ("Data", [spec.dataset, *data]),
         ("Split, SHA-256", [split_digest]),

@@ -4,15 +4,11 @@
 
     study.toml              the settings, guarded by their digest
     trials/<key>.npz        validation and test logits with their labels, no pickle
-    trials/<key>.json       the record: the trial, versions, digests of split, data and the .npz
-    logs/<key>.log          how the training went, for people (:mod:`softhot.studies.logs`)
-    claims/<key>.json       who trains it just now (:mod:`softhot.studies.claims`)
+    trials/<key>.json       the record: the trial, its time, versions, SHA-256 of the .npz
 
-Every file of ``trials`` is written under a temporary name, flushed to the disk and renamed, the
-arrays before the record that vouches for them. So a trial is finished if and only if both files
-verify, and a process killed at any moment leaves a finished trial or none. What differs from one
-run to the next, such as the time that training took, is in the log alone: the same study with the
-same versions of the libraries leaves the same bytes in ``trials``, however often it was cut off.
+Every file is written under a temporary name, flushed to the disk and renamed, the arrays before
+the record that vouches for them. So a trial is finished if and only if both files verify, and a
+process killed at any moment leaves a finished trial or none.
 """
 
 from __future__ import annotations
@@ -21,7 +17,6 @@ import contextlib
 import hashlib
 import io
 import json
-import math
 import os
 import secrets
 from collections.abc import Iterable
@@ -33,15 +28,12 @@ import numpy as np
 
 from softhot.core.check import InputError
 from softhot.metrics import Predictions
-from softhot.studies.claims import CLAIMS, swept
-from softhot.studies.logs import LOGS, ending
 from softhot.studies.spec import StudySpec, TrialSpec, canonical
 
 SETTINGS = "study.toml"
 TRIALS = "trials"
-OURS = {TRIALS, CLAIMS, LOGS, "report.html"}  # what a run's folder may hold beside the settings
 TEMPORARY = ".softhot-writing-"  # how the name of an unfinished file begins
-FORMAT = 2
+FORMAT = 1
 RECORD_LIMIT = 1 << 20  # bytes; a record is about 1,000
 
 
@@ -55,7 +47,6 @@ class TrialResult:
         seconds: Wall time of the training.
         versions: Name to version of what computed the numbers.
         split: Digest of the split of the data.
-        data: Digest of the data itself, with the labels that were trained on.
     """
 
     validation_logits: np.ndarray
@@ -65,7 +56,6 @@ class TrialResult:
     seconds: float
     versions: dict[str, str]
     split: str
-    data: str = ""
 
     def arrays(self) -> dict[str, Any]:
         """What is stored, by name, in the types that are stored."""
@@ -78,7 +68,7 @@ ARRAYS = ("validation_logits", "validation_labels", "test_logits", "test_labels"
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """A finished, verified trial; ``seconds`` of training is NaN if its log is lost."""
+    """A finished, verified trial."""
 
     trial: TrialSpec
     seconds: float
@@ -86,7 +76,6 @@ class Record:
     split: str
     validation: Predictions
     test: Predictions
-    data: str = ""
 
 
 class Damage(NamedTuple):
@@ -121,9 +110,6 @@ class Store:
     def create(cls, folder: str | Path, spec: StudySpec) -> Store:
         """The run of ``spec`` in ``folder``: a new one, or the one that is there, to be continued.
 
-        A run may grow: where ``spec`` has every trial of the study that is there, and more seeds
-        or arms, its settings replace those.
-
         Raises:
             InputError: ``folder`` holds something else, or the run of another study, or cannot
                 be written. Nothing in it has been changed then.
@@ -133,31 +119,27 @@ class Store:
             _found(folder, spec)
         there = _settings(folder)
         if there != spec:
-            if not _grows(there, spec):
-                allowed = "a new folder or a run of this study"
-                raise InputError("folder", allowed, str(folder), _other(there, spec))
-            _write(folder / SETTINGS, spec.to_toml().encode())
+            raise InputError(
+                "folder", "a new folder or a run of this study", str(folder), _other(there, spec)
+            )
         return cls.open(folder)
 
     @classmethod
-    def open(cls, folder: str | Path, *, sweep: bool = True) -> Store:
+    def open(cls, folder: str | Path) -> Store:
         """The run in ``folder``; files left half-written by a killed process are removed.
-
-        With ``sweep=False`` nothing is, and nothing at all is changed.
 
         Raises:
             InputError: There is no run in ``folder``, or its settings are damaged.
         """
         folder = _path(folder)
         store = cls(folder, _settings(folder))
-        if sweep:
-            store._sweep()
+        store._sweep()
         return store
 
     def pending(self, trials: Iterable[TrialSpec] | None = None) -> tuple[TrialSpec, ...]:
         """Those of ``trials`` (default: all of the study) that are not finished, in their order."""
         chosen = self.spec.trials() if trials is None else trials
-        return tuple(t for t in chosen if not isinstance(self.look(t), Record))
+        return tuple(t for t in chosen if not isinstance(self._load(t), Record))
 
     def save(self, trial: TrialSpec, result: TrialResult) -> None:
         """Write a finished trial: first its arrays, then the record that vouches for them.
@@ -172,9 +154,9 @@ class Store:
             "format": FORMAT,
             "key": trial.key,
             "trial": trial.to_dict(),
+            "seconds": round(result.seconds, 3),
             "versions": dict(result.versions),
             "split": result.split,
-            "data": result.data,
             "arrays": {"bytes": len(arrays), "sha256": hashlib.sha256(arrays).hexdigest()},
         }
         _write(self._path(trial.key, "npz"), arrays)
@@ -188,23 +170,22 @@ class Store:
         """
         for trial in self.spec.trials():
             if trial.key == key:
-                return self.look(trial)
+                return self._load(trial)
         raise InputError("key", "the key of one of the study's trials", key)
 
     def records(self) -> tuple[Record, ...]:
         """Every finished trial, in the study's order."""
-        return tuple(r for r in map(self.look, self.spec.trials()) if isinstance(r, Record))
+        return tuple(r for r in map(self._load, self.spec.trials()) if isinstance(r, Record))
 
     @property
     def damaged(self) -> tuple[Damage, ...]:
         """Every record that is there and cannot be trusted, in the study's order."""
-        return tuple(d for d in map(self.look, self.spec.trials()) if isinstance(d, Damage))
+        return tuple(d for d in map(self._load, self.spec.trials()) if isinstance(d, Damage))
 
     def _path(self, key: str, suffix: str) -> Path:
         return self.folder / TRIALS / f"{key}.{suffix}"
 
-    def look(self, trial: TrialSpec) -> Record | Damage | None:
-        """That trial of the study: a :class:`Record`, a :class:`Damage`, None if not finished."""
+    def _load(self, trial: TrialSpec) -> Record | Damage | None:
         path = self._path(trial.key, "json")
         if not _exists(path):
             return None
@@ -219,15 +200,8 @@ class Store:
             digest = hashlib.sha256(arrays).hexdigest()
             _require(digest == record["arrays"]["sha256"], "its SHA-256 is not the recorded one")
             validation, test = _predictions(arrays, trial)
-            last = ending(self.folder, trial.key)
             return Record(
-                trial=trial,
-                seconds=last.seconds if last else math.nan,
-                versions=record["versions"],
-                split=record["split"],
-                data=record["data"],
-                validation=validation,
-                test=test,
+                trial, record["seconds"], record["versions"], record["split"], validation, test
             )
         except _Untrue as untrue:
             return Damage(path.name, str(untrue))
@@ -245,7 +219,6 @@ class Store:
             for path in folder.glob(TEMPORARY + "*"):
                 with contextlib.suppress(OSError):
                     path.unlink()
-        swept(self.folder)
 
 
 class _Untrue(Exception):
@@ -360,7 +333,7 @@ def _found(folder: Path, spec: StudySpec) -> None:
         raise _unusable(folder, error) from None
     strangers = [name for name in inside if not name.startswith(TEMPORARY)]
     kept = any(_exists(folder / TRIALS / f"{trial.key}.json") for trial in spec.trials())
-    if strangers and not (OURS.issuperset(strangers) and kept):
+    if strangers and not (strangers == [TRIALS] and kept):
         raise InputError(
             "folder",
             f"new, empty or a run (with its {SETTINGS})",
@@ -396,15 +369,9 @@ def _settings(folder: Path) -> StudySpec:
     )
 
 
-def _grows(there: StudySpec, spec: StudySpec) -> bool:
-    """Whether ``spec`` has every trial of the study that is there."""
-    return {trial.key for trial in there.trials()} <= {trial.key for trial in spec.trials()}
-
-
 def _other(there: StudySpec, here: StudySpec) -> str:
     """In which settings two studies differ, and what to do about it."""
     old, new = there.to_dict(), here.to_dict()
     names = [n for n in dict.fromkeys([*old, *new]) if old.get(n) != new.get(n)]
     differences = "; ".join(f"{n} = {old.get(n)} there, {new.get(n)} here" for n in names)
-    hint = "Give another folder, or the settings of that run, to which seeds and arms may be added"
-    return f"The run there has {differences}. {hint}."
+    return f"The run there has {differences}. Give another folder, or the settings of that run."
