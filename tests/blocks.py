@@ -19,8 +19,8 @@ def run_blocks(text: str, given: str = "") -> int:
     exec(given, names)
     compared = 0
     for block in python_blocks(text):
+        printed = io.StringIO()  # since the last comment that was compared
         for statement, said in statements(block):
-            printed = io.StringIO()
             with contextlib.redirect_stdout(printed):
                 node = ast.parse(statement).body[0]
                 if isinstance(node, ast.Expr):
@@ -32,6 +32,7 @@ def run_blocks(text: str, given: str = "") -> int:
             if said:
                 assert stripped(printed.getvalue()) == said, f"{statement}\n{printed.getvalue()}"
                 compared += 1
+                printed = io.StringIO()
     return compared
 
 

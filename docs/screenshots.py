@@ -1,0 +1,37 @@
+"""Look at the built site: a picture of every page, as a browser shows it.
+
+    make docs && python -m docs.screenshots [PAGE ...]
+
+They go to docs/_build/screenshots and are in no commit; `python -m docs.readme RUN` makes the one
+picture that is, docs/report.png.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from docs.readme import CHROMIUM, FLAGS
+from playwright.sync_api import sync_playwright
+
+SITE = Path(__file__).parent / "_build" / "html"
+TO = SITE.parent / "screenshots"
+SIZE = {"width": 1280, "height": 900}
+
+
+def main() -> None:
+    """Open each page, and save all of it."""
+    pages = [SITE / f"{name}.html" for name in sys.argv[1:]] or sorted(SITE.rglob("*.html"))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        tab = browser.new_page(viewport=SIZE)
+        for path in pages:
+            tab.goto(path.as_uri())
+            picture = TO / path.relative_to(SITE).with_suffix(".png")
+            tab.screenshot(path=picture, full_page=True)
+        browser.close()
+    print(f"{len(pages)} pages in {TO}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""One test image: what two networks say of it, with and without smoothing.
+
+python examples/one_image.py [figure.svg]
+"""
+
+from fashion_mnist import clothes
+from small import fit, network, predict, run
+
+import softhot
+from softhot.metrics import confidence
+from softhot.torch import CrossEntropyLoss
+
+
+def main(train=3000, epochs=15):
+    rows, held_out, names = clothes(train)
+    said = {
+        alpha: predict(
+            fit(network(784), CrossEntropyLoss(label_smoothing=alpha), rows, epochs), held_out
+        )
+        for alpha in (0.0, 0.1, 0.3)
+    }
+    right = said[0.0].correct & said[0.1].correct & said[0.3].correct
+    sure = said[0.0].probs.max(axis=1)
+    image = int(abs(sure - 0.99 + 9 * ~right).argmin())  # right, and 99 % sure without smoothing
+    print(f"a test image of class {names[said[0.0].labels[image]]!r}")
+    for alpha, one in said.items():
+        told = softhot.explain(softhot.Uniform(alpha), 10).confidence if alpha else 1.0
+        print(
+            f"alpha {alpha}: this image {one.probs[image].max():.3f}, "
+            f"mean of the test rows {confidence(one):.3f}, a finished model {told:.2f}"
+        )
+    return {"image": image, "said": said, "pixels": held_out[0][image], "names": names}
+
+
+def draw(report):
+    from matplotlib import pyplot
+
+    from softhot.plots import plot_softmax
+
+    figure, (left, right) = pyplot.subplots(
+        1, 2, figsize=(8, 3.6), width_ratios=(1, 3), layout="constrained"
+    )
+    left.imshow(report["pixels"].reshape(28, 28).numpy(), cmap="Greys")
+    left.set_axis_off()
+    models = {f"alpha {alpha}": said for alpha, said in report["said"].items()}
+    plot_softmax(models, report["image"], report["names"], ax=right)
+    return figure
+
+
+if __name__ == "__main__":
+    run(main, draw)

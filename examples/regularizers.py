@@ -1,0 +1,43 @@
+"""Smoothing against weight decay and dropout: the same budget for each, chosen on validation.
+
+python examples/regularizers.py
+"""
+
+import tempfile
+
+from small import run
+
+from softhot.studies import StudySpec, compare
+from softhot.studies import run as train
+
+METHODS = ("uniform", "l2", "dropout")
+
+
+def main(seeds=5, epochs=80, settings=None):
+    spec = StudySpec(
+        dataset="digits", methods=METHODS, settings=settings or {}, seeds=seeds, epochs=epochs
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        comparison = compare(train(spec, folder, jobs=1).records(), spec)
+    none = comparison.arms[0]
+    print(f"none: accuracy {100 * none.test_raw['accuracy'].mean:.2f} %, "
+          f"NLL after scaling {none.test_scaled['nll'].mean:.3f}")  # fmt: skip
+    for method in comparison.methods:
+        better = method.advantages["accuracy"].difference
+        likelihood = method.advantages["nll"].difference
+        print(
+            f"{method.chosen:16s} of {method.budget} settings: "
+            f"accuracy {100 * better.mean:+.2f} points ({interval(better, 100)}), "
+            f"NLL after scaling {likelihood.mean:+.3f} ({interval(likelihood)})"
+        )
+    return comparison
+
+
+def interval(estimate, factor=1):
+    if estimate.low is None:
+        return "too few seeds"
+    return f"{factor * estimate.low:+.3f} to {factor * estimate.high:+.3f}"
+
+
+if __name__ == "__main__":
+    run(main)
