@@ -1,12 +1,14 @@
 # make study   install what the study needs and run it      make test   install and run the whole suite
 # make docs    build the documentation site
 # make lint    style and types      make fuzz   the long property tests      make clean   undo all installs
+# make coverage   every branch of the core, by its own tests      make mutation   mutation tests of the core: hours
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ARGS ?=
+CORE := tests/test_core_*.py tests/test_diagnose*.py
 
-.PHONY: study test docs lint fuzz bench clean
+.PHONY: study test docs lint fuzz coverage mutation bench clean
 study: .venv/study
 	$(BIN)/softhot study $(ARGS)
 
@@ -24,6 +26,13 @@ lint: .venv/test
 
 fuzz: .venv/test
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 tests/test_core_*.py $(ARGS)
+
+coverage: .venv/test
+	$(BIN)/python -m pytest -n 2 --cov=src/softhot/core --cov-report=term-missing:skip-covered --cov-fail-under=100 $(CORE) $(ARGS)
+
+mutation: .venv/test
+	$(PIP) --group mutation
+	$(BIN)/python -m tests.mutation $(ARGS)
 
 bench: .venv/test
 	$(BIN)/python -m benchmarks $(ARGS)

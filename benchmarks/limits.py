@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-BLOCK = 2**17  # float32 numbers that stay in the caches
+BLOCK = 2**18  # float32 numbers that stay in the caches
 
 
 def copy(values: torch.Tensor) -> Callable[[], object]:

@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("KERAS_BACKEND", "numpy")
+os.environ["KERAS_BACKEND"] = "numpy"  # what is loaded later must not matter
 
 import keras
 import numpy as np
@@ -337,9 +337,13 @@ def row(subject: Subject, found: Diagnosis) -> str:
     return "| " + " | ".join((*cells, mistakes)) + " |"
 
 
-def render() -> str:
+def diagnoses() -> dict[Subject, Diagnosis]:
+    """What is found in each."""
+    return {subject: subject.diagnose() for subject in SUBJECTS}
+
+
+def render(found: dict[Subject, Diagnosis]) -> str:
     """The page."""
-    found = {subject: subject.diagnose() for subject in SUBJECTS}
     lines = [INTRO]
     for group in dict.fromkeys(subject.group for subject in SUBJECTS):
         lines += [f"## {group}", ""]
@@ -357,4 +361,4 @@ def render() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(render())
+    PAGE.write_text(render(diagnoses()))

@@ -1,9 +1,13 @@
 """The array libraries the core runs on, each in the dtypes it has, behind one small face."""
 
 import contextlib
+import os
 from dataclasses import dataclass
 
 import numpy as np
+
+# TensorFlow has a process of its own (test_core_tensorflow.py); mutation tests take NumPy alone.
+LIBRARIES = os.environ.get("SOFTHOT_LIBRARIES", "numpy torch jax strict").split()
 
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
@@ -42,6 +46,11 @@ class Backend:
 
             array = torch.tensor(values)
             return array.to(getattr(torch, self.dtype)) if real else array
+        if self.library == "tensorflow":  # through Keras, which must be set to it
+            import keras
+
+            array = keras.ops.convert_to_tensor(values)
+            return keras.ops.cast(array, self.dtype) if real else array
         if self.library == "jax":
             import jax.numpy as xp
         else:
@@ -75,21 +84,17 @@ class Backend:
         return self.array(np.zeros(1)).dtype
 
     def dtype_of(self, array):
-        return str(array.dtype).rpartition(".")[2]
+        name = getattr(array.dtype, "name", str(array.dtype))
+        return name.rpartition(".")[2]
 
 
 NUMPY = Backend("numpy", "float64")
-BACKENDS = (
-    NUMPY,
-    Backend("numpy", "float32"),
-    Backend("numpy", "float16"),
-    Backend("torch", "float64"),
-    Backend("torch", "float32"),
-    Backend("torch", "float16"),
-    Backend("torch", "bfloat16"),
-    Backend("jax", "float64"),
-    Backend("jax", "float32"),
-    Backend("strict", "float64"),
-    Backend("strict", "float32"),
-)
+DTYPES = {
+    "numpy": ("float64", "float32", "float16"),
+    "torch": ("float64", "float32", "float16", "bfloat16"),
+    "jax": ("float64", "float32"),
+    "strict": ("float64", "float32"),
+    "tensorflow": ("float64", "float32", "bfloat16"),
+}
+BACKENDS = tuple(Backend(library, dtype) for library in LIBRARIES for dtype in DTYPES[library])
 DOUBLE = tuple(b for b in BACKENDS if b.dtype == "float64")

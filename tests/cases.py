@@ -56,6 +56,7 @@ class Case:
     batch: dict[str, Any] | None = None
     penalty: Callable | None = None  # (z, p, math) -> number
     loss: Callable | None = None  # (p, math) -> number, instead of cross entropy; p = p_y
+    ordered: bool = False  # the order of the classes is part of the rule
 
 
 def flat(y, given):
@@ -162,7 +163,7 @@ CASES = (
         alike,
         (0.04, 0.9, 0.04, 0.01, 0.01),
     ),
-    Case("ordinal", Ordinal(), 1, falling(lambda y, k: abs(y - k)), ORDINAL),
+    Case("ordinal", Ordinal(), 1, falling(lambda y, k: abs(y - k)), ORDINAL, ordered=True),
     Case(
         "ordinal, squared",
         Ordinal(0.5, 0.1, "squared", RANKS),

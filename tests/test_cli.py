@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from softhot import cli
+from softhot.studies import Store
+from softhot.studies.claims import claimed, tick
+from softhot.studies.logs import Log
 
 TINY = """
 dataset = "digits"
@@ -117,6 +120,20 @@ def test_judge_prints_the_forecast_and_compares_models(capsys):
     assert "other/q.npz" in run(capsys, "judge", "q.npz", "other/q.npz")[1]
 
 
+def test_explain_says_which_kernels_run(capsys, monkeypatch):
+    from softhot.kernels import native
+
+    monkeypatch.setattr(native, "library", native.library.__wrapped__)
+    monkeypatch.setattr("softhot.kernels.library", native.library)
+    monkeypatch.setenv("SOFTHOT_NATIVE", "0")
+    code, out, _ = run(capsys, "explain", "--kernels")
+    assert code == 0
+    assert "native: not used here: switched off by SOFTHOT_NATIVE=0" in out
+    assert set(json.loads(run(capsys, "explain", "--kernels", "--json")[1])) == {
+        *("triton", "native", "chunked", "compiled", "core")
+    }
+
+
 def test_explain_prints_the_paper_s_numbers(capsys):
     code, out, _ = run(capsys, "explain", "--alpha", "0.1", "--classes", "10")
     assert code == 0
@@ -169,14 +186,77 @@ def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(capsys, arguments,
 def test_a_folder_of_another_study_is_refused(capsys):
     run(capsys, "study", "tiny.toml", "--out", "here", "--jobs", "1")
     before = {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()}
-    code, _, err = run(capsys, "study", "tiny.toml", "--seeds", "4", "--out", "here")
+    code, _, err = run(capsys, "study", "tiny.toml", "--seeds", "2", "--out", "here")
     assert code == 2
-    assert "seeds" in err
+    assert "seeds = 3 there, 2 here" in err
     assert {p: p.read_bytes() for p in Path("here").rglob("*") if p.is_file()} == before
 
 
+def test_a_run_grows_by_seeds(capsys):
+    run(capsys, "study", "tiny.toml", "--out", "here", "--jobs", "1")
+    before = {path: path.stat().st_mtime_ns for path in Path("here/trials").iterdir()}
+    code, _, err = run(capsys, "study", "tiny.toml", "--seeds", "4", "--out", "here", "--jobs", "1")
+    assert code == 0
+    assert "8 of 8 trials" in err
+    after = {path: path.stat().st_mtime_ns for path in Path("here/trials").iterdir()}
+    assert before.items() <= after.items()
+    assert len(after) == 16
+
+
+def test_status_tells_what_is_finished_failed_damaged_and_running(capsys):
+    code, _, err = run(capsys, "status", "here")
+    assert code == 2
+    assert "the folder of a run" in err
+    run(capsys, "study", "tiny.toml", "--out", "here", "--jobs", "1")
+    code, out, _ = run(capsys, "status", "here")
+    assert code == 0
+    assert "6 of 6 trials finished" in out
+    assert "leads: validation NLL" in out
+    first, second, third, *_ = trials = Store.open("here").spec.trials()
+    for trial in (first, second, third):
+        Path(f"here/trials/{trial.key}.json").unlink()
+    Path(f"here/trials/{trials[3].key}.npz").write_bytes(b"rot")
+    Log(Path("here"), first.key).failed(ValueError("by\nhand"))
+    with claimed(Path("here"), second.key, "the second"):
+        tick(2, 3)
+        code, out, _ = run(capsys, "status", "here")
+        content = json.loads(run(capsys, "status", "here", "--json")[1])
+    assert code == 1
+    assert "2 of 6 trials finished" in out
+    assert f"ValueError: by hand (logs/{first.key}.log)" in " ".join(out.split())
+    assert f"{trials[3].key}.npz" in out
+    assert "the second" in out
+    assert f"process {os.getpid()}" in out
+    assert (content["finished"], content["total"], content["running"][0]["key"]) == (
+        2,
+        6,
+        second.key,
+    )
+    assert content["failed"] == [{"trial": "none, seed 0", "error": "ValueError: by hand"}]
+    assert content["seconds_left"] > 0
+    _, out, _ = run(capsys, "status", "here")
+    assert "Nobody trains it now" in out
+
+
+def test_data_sets_are_listed_and_an_unknown_one_is_not_fetched(capsys):
+    code, out, _ = run(capsys, "datasets")
+    assert code == 0
+    assert all(name in out for name in ("digits", "fashion_mnist", "movie_snippets", "CC BY 4.0"))
+    assert json.loads(run(capsys, "datasets", "--json")[1])["wine"]["here"] is True
+    code, _, err = run(capsys, "datasets", "--fetch", "winne")
+    assert code == 2
+    assert "Did you mean 'wine'?" in err
+
+
+def test_an_unreachable_cluster_is_one_line(capsys):
+    code, _, err = run(capsys, "study", "tiny.toml", "--executor", "dask://127.0.0.1:1")
+    assert code == 2
+    assert err.count("\n") == 1
+    assert "Connection refused" in err
+
+
 def test_help_shows_an_example_of_every_command(capsys):
-    for command in ("study", "report", "judge", "explain"):
+    for command in ("study", "report", "status", "judge", "explain", "datasets"):
         code, out, _ = run(capsys, command, "--help")
         assert code == 0
         assert f"Example: softhot {command}" in " ".join(out.split())

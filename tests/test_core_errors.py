@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import softhot
-from backends import NUMPY, Backend
+from backends import LIBRARIES, NUMPY, Backend
 from softhot import (
     RULES,
     Bernoulli,
@@ -96,6 +96,7 @@ class Bad:
 
 LOSS = [
     Bad("float ids", {"labels": Y * 1.0}, "labels", "float", ".astype(int)"),
+    Bad("float ids, some ignored", {"labels": Y * 1.0, "ignore_index": 1}, "labels", "float"),
     Bad("boolean ids", {"labels": Y > 0}, "labels", "bool"),
     Bad("complex ids", {"labels": Y + 0j}, "labels", "complex"),
     Bad("complex distributions", {"labels": P + 0j}, "labels", "complex"),
@@ -243,18 +244,14 @@ LOSS = [
     Bad("prior logits by class", {"rule": Online(), "prior": EYE * 3}, "prior[0]", "3.0"),
 ]  # fmt: skip
 
-LIBRARIES = (
-    NUMPY,
-    Backend("torch", "float32"),
-    Backend("strict", "float64"),
-    Backend("jax", "float32"),
-)
+EACH = (NUMPY, Backend("torch", "float32"), Backend("strict", "float64"), Backend("jax", "float32"))
+EACH = tuple(backend for backend in EACH if backend.library in LIBRARIES)
 
 
 @pytest.mark.parametrize("bad", LOSS, ids=lambda bad: bad.why)
 def test_losses_refuse(bad):
     given = {"logits": Z, "labels": Y, "rule": Uniform(0.1)} | bad.given
-    for library in LIBRARIES:
+    for library in EACH:
         if library.dtype == "float32" and bad.why == "far label" and library.library == "jax":
             continue  # without 64 bits JAX truncates the label before it gets here
         arrays = {
@@ -292,6 +289,7 @@ TARGETS = [
     Bad("smoothed mixup", {"labels": [[0.475, 0.475, 0.025, 0.025]]}, "labels", "0.025"),
     Bad("K of 1", {"num_classes": 1}, "num_classes", "1"),
     Bad("penalties", {"rule": Uniform(0.1) + MaxSup(0.1)}, "rule", "MaxSup", "rule.base"),
+    Bad("focal", {"rule": Focal(2.0)}, "rule", "Focal", "cross_entropy"),
     Bad("a bare penalty", {"rule": ConfidencePenalty(0.1)}, "rule", "ConfidencePenalty"),
     Bad("no rule", {"rule": None}, "rule", "None"),
     Bad("alpha 1", {"rule": 1.0}, "Uniform.alpha", "1.0"),
@@ -522,6 +520,7 @@ ELSE = [
     ("means of ids", lambda: OnlineMeans(4).update(Y, Y), "probs", "(3,)"),
     ("means of other classes", lambda: OnlineMeans(3).update(P, Y), "probs", "(3, 4)"),
     ("means of logits", lambda: OnlineMeans(4).update(Z, Y), "probs[0, 2]", "-1.0"),
+    ("a teacher without prior", lambda: smooth_labels(Y, Teacher(), num_classes=4), "prior", "None"),
     ("means without labels", lambda: OnlineMeans(4).update(P, Y[:2]), "labels", "(2,)"),
     ("means of label 4", lambda: OnlineMeans(4).update(P, Y + 2), "labels[2]", "4"),
     ("means of floats", lambda: OnlineMeans(4).update(P, Y * 1.0), "labels", "float64"),
@@ -529,6 +528,7 @@ ELSE = [
     ("a state that is a list", lambda: OnlineMeans(4).load_state_dict([1]), "state", "[1]"),
     ("a state of other classes", lambda: OnlineMeans(4).load_state_dict(OnlineMeans(3).state_dict()), "state['means']", "(3, 3)"),
     ("Platt of label 2", lambda: Platt.from_labels([0, 2]), "labels[1]", "2"),
+    ("negatives of other labels", lambda: smooth_binary_labels([1, 0], Platt(1, (1, 2, 3))), "Platt.negatives", "3"),
     ("ranks of 0 and more", lambda: smooth_binary_labels([1, 0], Prevalence(0.1, (0.1, 0.2, 0.3))), "Prevalence.rates", "3"),
 ]  # fmt: skip
 
@@ -536,6 +536,38 @@ ELSE = [
 @pytest.mark.parametrize("bad", ELSE, ids=lambda bad: bad[0])
 def test_everything_else_refuses(bad):
     refuses(*bad[1:])
+
+
+# Every argument that is an array, of every function: what is no array of numbers names it.
+ARRAYS = [
+    (cross_entropy, {"logits": Z, "labels": Y, "rule": Uniform(0.1)}, ("logits", "labels", "where", "allowed", "weight")),
+    (cross_entropy, {"logits": Z, "labels": Y, "rule": Uniform(PerSample())}, ("alpha",)),
+    (cross_entropy, {"logits": Z, "labels": Y, "rule": Teacher()}, ("prior",)),
+    (cross_entropy, {"logits": Z, "labels": Y, "rule": Online()}, ("prior",)),
+    (smooth_labels, {"labels": Y, "rule": 0.1, "num_classes": 4}, ("labels", "allowed")),
+    (smooth_labels, {"labels": Y, "rule": Uniform(PerSample()), "num_classes": 4}, ("alpha",)),
+    (smooth_labels, {"labels": Y, "rule": Teacher(), "num_classes": 4}, ("prior",)),
+    (smooth_labels, {"labels": Y, "rule": Online(), "num_classes": 4}, ("prior",)),
+    (desmooth, {"probs": P, "rule": 0.1}, ("probs",)),
+    (desmooth, {"probs": P, "rule": Uniform(PerSample())}, ("alpha",)),
+    (desmooth, {"probs": P, "rule": Teacher()}, ("prior",)),
+    (desmooth, {"probs": P, "rule": Online()}, ("prior",)),
+    (explain, {"rule": Online(), "num_classes": 4}, ("prior",)),
+    (binary_cross_entropy, {"logits": B * 1.5, "labels": B, "rule": Bernoulli(0.1)}, ("logits", "labels", "where", "pos_weight")),
+    (smooth_binary_labels, {"labels": B, "rule": 0.1}, ("labels",)),
+    (Platt.from_labels, {"labels": B}, ("labels",)),
+    (OnlineMeans(4).update, {"probs": P, "labels": Y}, ("probs", "labels")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("function", "right", "names"), ARRAYS)
+def test_what_is_no_array_of_numbers_names_the_argument(function, right, names):
+    for name in names:
+        for bad in (["a"], [[1.0], [1.0, 2.0]], np.ma.masked_array([1.0], [True])):
+            with pytest.raises(InputError) as caught:
+                function(**{**right, name: bad})
+            assert caught.value.argument == name
+            assert shown(bad) in str(caught.value)
 
 
 def test_there_are_many():

@@ -36,6 +36,7 @@ from softhot import (
     cross_entropy,
     desmooth,
     explain,
+    rule_from_dict,
     smooth_labels,
 )
 from softhot.core.array import first_true, position, to_numpy
@@ -199,6 +200,24 @@ def test_sums_of_rules():
     )
 
 
+def test_a_rule_is_known_by_its_name_once_it_is_defined():
+    class Mine(Penalty):
+        pass
+
+    assert Rule.known.pop("Mine") is Mine
+    assert not {"Base", "Penalty", "Composite", "BinaryRule"} & set(Rule.known)
+
+
+def test_without_a_schedule_a_rule_is_itself_at_every_step():
+    rule = Uniform(0.1)
+    assert rule.at(3) is rule
+
+
+def test_penalties_alone_come_back_from_their_parts():
+    parts = [MaxSup(0.1).to_dict(), Margin(0.1, 1.0).to_dict()]
+    assert rule_from_dict({"rule": "Composite", "parts": parts}) == MaxSup(0.1) + Margin(0.1, 1.0)
+
+
 def test_rules_are_frozen_and_hold_plain_numbers():
     rule = Prior(np.float32(0.5), np.array([1, 2]), 2)
     assert rule.to_dict() == {
@@ -247,6 +266,11 @@ def test_similarity_rows_that_nearly_sum_to_one_are_made_to():
     assert np.array(Similarity(0.1, third).matrix).sum(1) == pytest.approx(1, abs=1e-15)
     exact = ((0.7, 0.2, 0.1), (0.1, 0.7, 0.2), (0.2, 0.1, 0.7))
     assert Similarity(0.1, exact).matrix == exact
+
+
+def test_a_class_never_counted_gets_nothing():
+    row = smooth_labels([0], Prior(0.1, (0, 3, 1)), num_classes=3)[0]
+    assert row == pytest.approx([0.9, 0.075, 0.025])
 
 
 def test_huge_counts_and_hot_priors_stay_finite():
@@ -411,6 +435,13 @@ def test_hierarchy_by_hand():
     assert nested.matrix[0] == pytest.approx(mass / mass.sum())
     assert from_hierarchy(paths).alpha == 1.0
     assert from_hierarchy(paths) == from_hierarchy(paths, beta=10.0)
+
+
+def test_a_sharp_softmax_of_embeddings_does_not_underflow():
+    near = [[1.0, 0.0], [1.0, 1e-3], [-1.0, 3.0]]  # the third is far from both
+    row = from_embeddings(near, temperature=1e-3).matrix[2]
+    assert row[1] == pytest.approx(1 / (1 + math.exp(-3 / math.sqrt(10))), abs=1e-3)
+    assert sum(row) == pytest.approx(1)
 
 
 def test_embeddings_by_hand():

@@ -34,6 +34,6 @@ print(len(d.DEVIATIONS))
 
 
 def test_elsewhere_the_libraries_agree():
-    done = run("-m", "tests.differential", "--cases", "750")
+    done = run("-m", "tests.differential", "--cases", "640")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "0 differences" in done.stdout
+    assert "640 random cases, 0 of them" in done.stdout

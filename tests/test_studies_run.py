@@ -9,11 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from softhot.core.check import InputError, SofthotWarning
-from softhot.studies import Progress, Store, StudySpec, compare, run
+from softhot.studies import Progress, Store, StudySpec, compare, executors, run
 from studies_cases import TINY, contents
 
 running = importlib.import_module("softhot.studies.run")
@@ -31,9 +32,16 @@ run(STUDY, sys.argv[2], jobs=int(sys.argv[3]), progress=lambda p: print(p.done, 
 """
 
 
-def logits(store):
+def written(store):
+    """Records and arrays, byte for byte: nothing in them differs from one run to the next."""
     found = {name: content[0] for name, content in contents(store.folder).items()}
-    return {name: data for name, data in found.items() if name.endswith(".npz")}
+    return {name: data for name, data in found.items() if name.startswith("trials/")}
+
+
+def parent(stat):
+    """The parent of a process, from its file in /proc."""
+    with contextlib.suppress(OSError):
+        return int(stat.read_text().rpartition(")")[2].split()[1])
 
 
 def finished(folder):
@@ -94,7 +102,7 @@ def test_killed_and_continued_is_as_if_never_killed(undisturbed, start, tmp_path
         before = after
     store = run(STUDY, folder, jobs=1)
     assert before.items() <= contents(folder).items()
-    assert logits(store) == logits(undisturbed)
+    assert written(store) == written(undisturbed)
     one, two = (compare(s.records(), STUDY).to_dict() for s in (store, undisturbed))
     assert one == two
 
@@ -115,7 +123,7 @@ def test_ctrl_c_stops_cleanly_and_keeps_what_is_finished(start, tmp_path):
 def test_jobs_do_not_change_a_byte(undisturbed, tmp_path):
     events = []
     store = run(STUDY, tmp_path / "parallel", jobs=2, progress=events.append)
-    assert logits(store) == logits(undisturbed)
+    assert written(store) == written(undisturbed)
     assert [event.done for event in events] == list(range(1, TRIALS + 1))
     assert {event.trial for event in events} == set(STUDY.trials())
 
@@ -129,17 +137,59 @@ def test_an_error_in_the_callback_ends_the_pool_quietly(tmp_path):
     assert 1 <= len(Store.open(tmp_path / "run").records()) < TRIALS
 
 
-def test_a_killed_process_is_said_and_loses_nothing(undisturbed, tmp_path):
+def test_a_killed_process_loses_only_what_it_was_at(undisturbed, tmp_path):
     from joblib.externals.loky import reusable_executor
 
     def kill(event):
-        os.kill(min(reusable_executor._executor._processes), signal.SIGKILL)
+        if event.done in (2, 5):
+            os.kill(min(reusable_executor._executor._processes), signal.SIGKILL)
 
-    with pytest.raises(
-        InputError, match=r"got 2\. A process was killed.*run again with fewer jobs"
+    with pytest.warns(SofthotWarning, match="killed from outside.*tried again"):
+        store = run(STUDY, tmp_path / "run", jobs=2, progress=kill)
+    assert written(store) == written(undisturbed)
+
+
+def test_processes_that_die_again_and_again_end_the_run(tmp_path, monkeypatch):
+    def dying(function, items):
+        yield from map(function, items[:2] if len(items) == 6 else ())
+
+    there = contextlib.nullcontext(dying)
+    monkeypatch.setattr(executors, "start", lambda address, jobs: there)
+    with (
+        pytest.warns(SofthotWarning, match="tried again"),
+        pytest.raises(
+            InputError, match=r"got 4\. Processes were killed.*run again with fewer jobs"
+        ),
     ):
-        run(STUDY, tmp_path / "run", jobs=2, progress=kill)
-    assert logits(run(STUDY, tmp_path / "run", jobs=1)) == logits(undisturbed)
+        run(TINY, tmp_path / "run", jobs=2)
+    assert len(Store.open(tmp_path / "run").records()) == 2
+
+
+def test_processes_end_with_the_one_that_started_them(start, tmp_path):
+    child = start(2)
+    wait_for(child, 2)
+    pool = [
+        int(path.parent.name) for path in Path("/proc").glob("*/stat") if parent(path) == child.pid
+    ]
+    assert len(pool) >= 2
+    child.kill()
+    child.wait()
+    while any(Path(f"/proc/{process}").exists() for process in pool):
+        time.sleep(0.05)  # without end, should one of them stay
+
+
+def test_two_runs_share_a_folder(undisturbed, start, tmp_path):
+    """Each trial is trained once, by one of them, and both end with all of them."""
+    children = [start(1), start(1)]
+    for child in children:
+        child.communicate(timeout=300)
+        assert child.returncode == 0
+    store = Store.open(tmp_path / "run")
+    assert written(store) == written(undisturbed)
+    logs = [path.read_text() for path in (store.folder / "logs").iterdir()]
+    assert [log.count(" started ") for log in logs] == [1] * TRIALS
+    by = {line.split(" by process ")[1].split()[0] for log in logs for line in log.splitlines()[:1]}
+    assert by == {str(child.pid) for child in children}
 
 
 # --- In this process, with little training -----------------------------------------------------
@@ -178,7 +228,9 @@ def test_a_failing_trial_is_reported_and_stops_nothing(tmp_path, monkeypatch):
     assert store.failures == [(bad, "ZeroDivisionError: by hand")]
     assert store.pending() == (bad,)
     assert store.load(bad.key) is None
-    assert events[3] == Progress(3, 6, bad, events[3].seconds, "ZeroDivisionError: by hand")
+    best = events[2].best
+    assert best.seeds == 1
+    assert events[3] == Progress(3, 6, bad, events[3].seconds, "ZeroDivisionError: by hand", best)
     assert [event.done for event in events] == [1, 2, 3, 3, 4, 5]
     comparison = compare(store.records(), TINY)
     assert (comparison.seeds, comparison.complete) == ((0,), False)
@@ -228,7 +280,7 @@ def test_a_full_disk_ends_the_run(tmp_path, monkeypatch):
         run(TINY, tmp_path / "run", jobs=1)
 
 
-@pytest.mark.parametrize("jobs", running.JOBS.bad_values())
+@pytest.mark.parametrize("jobs", executors.JOBS.bad_values())
 def test_bad_jobs_write_nothing(tmp_path, jobs):
     if jobs is not None:  # one for each processor
         with pytest.raises(InputError, match="jobs must be"):

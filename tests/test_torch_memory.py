@@ -37,6 +37,8 @@ for warm in (torch.float32, torch.bfloat16):  # what is loaded once is not the l
     measure(lambda z: F.cross_entropy(z, y[:8] % 8).backward(), warm, (8, 8))
 print(json.dumps({
     "backward": measure(lambda z: ours(z).backward()),
+    "in place": measure(lambda z: ours(z.view_as(z), inplace=True).backward()),
+    "half in place": measure(lambda z: ours(z.view_as(z), inplace=True).backward(), torch.bfloat16),
     "scaled": measure(lambda z: (ours(z) * 1024).backward()),
     "by row": measure(lambda z: ours(z, reduction="none").sum().backward()),
     "ignoring": measure(lambda z: ours(z, ignore_index=3).backward()),
@@ -73,5 +75,6 @@ def test_the_gradient_is_the_only_buffer_of_the_size_of_the_logits(extra):
     assert extra["torch"] >= 2, "the measurement sees nothing"
 
 
-def test_without_a_gradient_there_is_none(extra):
-    assert extra["no gradient"] <= 0.2, extra
+def test_without_a_gradient_or_in_place_there_is_none(extra):
+    for name in ("no gradient", "in place", "half in place"):
+        assert extra[name] <= 0.2, extra

@@ -61,6 +61,7 @@ def study(
     select: str = "nll",
     out: Path | None = None,
     jobs: int | None = None,
+    executor: str | None = None,
     json: Json = False,
 ) -> int:
     """Train with and without smoothing, over paired seeds, and say whether to smooth.
@@ -104,7 +105,10 @@ def study(
     out
         Folder of the run; by default runs/<data set>-<digest of the study>.
     jobs
-        Processes to train in; by default one for each processor.
+        Trials at a time; by default one for each processor.
+    executor
+        Where to train, if not here: dask://host:port, ray://host:port, ray://auto,
+        slurm://partition?time=60, or dask://local, ray://local to start one here.
     json
         Print the comparison as JSON instead of tables.
     """
@@ -128,12 +132,39 @@ def study(
         budget=budget,
     )
     folder = out or RUNS / f"{Path(spec.dataset).stem}-{spec.digest[:8]}"
-    with _progress(spec, quiet=json) as show:
-        store = run(spec, folder, jobs=jobs, progress=show)
+    with _progress(spec, folder, quiet=json) as show:
+        store = run(spec, folder, jobs=jobs, executor=executor, progress=show)
     for failure in store.failures:
         _say(f"failed: {failure.trial.arm.name}, seed {failure.trial.seed}: {failure.reason}")
     _publish(store, select, folder / "report.html", json)
     return FAILED if store.failures else 0
+
+
+@app.command
+def status(folder: Path, /, *, json: Json = False) -> int:
+    """How far a run is, from outside: what is finished, runs, failed, and which arm leads.
+
+    Example: softhot status runs/digits-1a2b3c4d
+
+    Parameters
+    ----------
+    folder
+        Folder of the run.
+    json
+        Print it as JSON.
+    """
+    from softhot.studies.status import status as found
+
+    now = found(folder)
+    if json:
+        _print_json(now.to_dict())
+    else:
+        from softhot.report.progress import status_parts
+        from softhot.report.terminal import show
+
+        for part in status_parts(now):
+            show(part)
+    return FAILED if now.failed else 0
 
 
 @app.command
@@ -228,7 +259,12 @@ def judge(*files: Path, out: Path | None = None, json: Json = False) -> int:
 
 @app.command
 def explain(
-    *, alpha: float = 0.1, classes: int = 10, rule: str = "uniform", json: Json = False
+    *,
+    alpha: float = 0.1,
+    classes: int = 10,
+    rule: str = "uniform",
+    kernels: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
 ) -> int:
     """Say what a smoothing weight does: targets by convention, the optimum, the loss floor.
 
@@ -242,9 +278,17 @@ def explain(
         Number of classes.
     rule
         The convention to explain in full: uniform or others.
+    kernels
+        Say instead which code computes losses on this machine, and why.
     json
         Print it as JSON.
     """
+    if kernels:
+        from softhot.kernels import explain as explained_kernels
+        from softhot.kernels import ways
+
+        _print_json(ways()) if json else print(explained_kernels())
+        return 0
     from softhot.core.check import OneOf
     from softhot.core.conventions import meanings
     from softhot.core.explain import explain as explained
@@ -436,10 +480,10 @@ def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
     show(f"Report: {page}")
 
 
-def _progress(spec: StudySpec, quiet: bool) -> Any:
-    from softhot.report.terminal import TrialProgress
+def _progress(spec: StudySpec, folder: Path, quiet: bool) -> Any:
+    from softhot.report.progress import TrialProgress
 
-    return TrialProgress(len(spec.trials()), quiet)
+    return TrialProgress(len(spec.trials()), folder, quiet)
 
 
 def _versions() -> dict[str, str]:

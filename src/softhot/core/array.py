@@ -23,6 +23,7 @@ def as_arrays(argument: str, like: Any) -> tuple[Array, Any]:
     """``like`` as an array of its own namespace, and that namespace; lists become NumPy arrays."""
     if _is_tensorflow(like):
         return like, KERAS
+    given = like
     if not compat.is_array_api_obj(like):
         try:
             like = np.asarray(like)
@@ -33,7 +34,7 @@ def as_arrays(argument: str, like: Any) -> tuple[Array, Any]:
         hint = "Pass the data and give the mask as where= (rows) or allowed= (classes)."
         raise InputError(argument, "an array without a hidden mask", like, hint)
     if isinstance(like, np.ndarray | np.generic) and like.dtype.kind not in "biufc":
-        raise InputError(argument, "an array of numbers", like)
+        raise InputError(argument, "an array of numbers", given)
     return like, compat.array_namespace(like)
 
 
@@ -159,6 +160,10 @@ class KerasNamespace:
 
     def astype(self, array: Array, dtype: Any) -> Array:
         return self.cast(array, dtype)
+
+    def max(self, array: Array, axis: Any = None, keepdims: Any = False) -> Array:
+        # keras.ops.max refuses a batch without rows.
+        return sys.modules["tensorflow"].reduce_max(array, axis, keepdims)
 
     def arange(self, stop: int, dtype: Any = None, device: Any = None) -> Array:
         return self.__getattr__("arange")(stop, dtype=dtype)

@@ -14,7 +14,7 @@ import numpy as np
 from softhot.core.check import InputError
 from softhot.core.losses import cross_entropy_and_gradient
 from softhot.core.rule import Rule, Uniform, check_rule
-from softhot.core.rules import Focal, NegativeUniform
+from softhot.core.rules import NegativeUniform
 from softhot.core.targets import CLASSES, make_target, target_matrix
 
 Number = float | tuple[float, ...]
@@ -117,7 +117,7 @@ def explain(rule: Rule | float, num_classes: int, *, prior: Any = None) -> Expla
         ratio = gap = np.array([math.inf])
         floor, entropy, confidence = np.array([-math.inf]), np.zeros(1), np.ones(1)
         notes.append("The loss has no lower bound: give it the noise rate and a warmed-up model.")
-    if rule.penalties or isinstance(base, Focal):
+    if rule.penalties or not base.TARGET:
         if len(on) > 1 or isinstance(base, NegativeUniform):
             gap = floor = entropy = confidence = None
             notes.append("With these penalties the optimum has no closed form.")
@@ -143,7 +143,7 @@ def _symmetric_optimum(rule: Rule, k: int) -> tuple[np.ndarray, ...]:
     def at(d: float) -> tuple[float, float]:
         logits = np.zeros((1, k))
         logits[0, 0] = d
-        loss, gradient = cross_entropy_and_gradient(logits, np.array([0]), rule, validate=False)
+        loss, gradient = cross_entropy_and_gradient(logits, np.array([0]), rule)
         return float(loss[0]), float(gradient[0, 0])
 
     # The slope is negative from 0 on; where it turns positive is the optimum. Plain cross entropy

@@ -9,7 +9,6 @@ import numpy as np
 from softhot.core.array import Array, accumulator, as_arrays, kind, like
 from softhot.core.check import InputError
 from softhot.core.rule import Base, Rule, Uniform, check_rule
-from softhot.core.rules import Focal
 from softhot.core.targets import CLASSES, check_axis, check_labels, make_target, target_matrix
 from softhot.core.weights import PerClass, PerSample
 
@@ -54,7 +53,7 @@ def desmooth(
     """
     rule = check_rule(Uniform(rule) if isinstance(rule, float | int) else rule)
     base = rule.base
-    if rule.penalties or isinstance(base, Focal):
+    if rule.penalties or not base.TARGET:
         hint = "Only smoothed targets have an inverse: fit a temperature instead."
         raise InputError("rule", "a rule for targets", rule, hint)
     probs, xp = as_arrays("probs", probs)

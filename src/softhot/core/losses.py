@@ -25,7 +25,6 @@ from softhot.core.array import (
 from softhot.core.check import InputError, Interval, OneOf, SofthotWarning
 from softhot.core.row import Row
 from softhot.core.rule import Base, Penalty, Rule, check_rule
-from softhot.core.rules import Focal
 from softhot.core.targets import (
     Target,
     broadcast,
@@ -172,8 +171,9 @@ class Batch:
         xp = self.xp
         logits, self.axis = _check_logits(xp, logits, axis)
         labels, soft = _labels_beside(xp, labels, logits, self.axis)
-        if soft and isinstance(self.rule.base, Focal):
-            raise InputError("labels", "class ids for Focal", "label distributions")
+        if soft and not self.rule.base.TARGET:
+            allowed_labels = f"class ids for {type(self.rule.base).__name__}"
+            raise InputError("labels", allowed_labels, "label distributions")
         rows, num_classes = tuple(logits.shape[:-1]), logits.shape[-1]
         self.counted = _counted(xp, labels, soft, rows, ignore_index, where)
         self.dtype = logits.dtype

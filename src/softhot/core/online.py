@@ -58,10 +58,8 @@ class OnlineMeans:
         """Make what was gathered the new ``means`` and start again."""
         k = len(self.means)
         seen = self._counts > 0
-        self.means = np.full((k, k), 1 / k)
-        self.means[seen] = self._sums[seen] / self._counts[seen, None]
-        # Predictions in half precision sum to 1 only nearly.
-        self.means /= self.means.sum(axis=1, keepdims=True)
+        means = np.where(seen[:, None], self._sums, np.ones((k, k)))
+        self.means = means / means.sum(axis=1, keepdims=True)
         self._sums[:], self._counts[:] = 0, 0
 
     def state_dict(self) -> dict[str, np.ndarray]:

@@ -50,7 +50,6 @@ class Row:
         # exp(-inf) is 0, but 0 * -inf is not: below, a class that is not allowed just counts 0.
         self.z = self.shifted if self.allowed is None else self._masked(self.shifted)
         self.alpha = like(xp, z, target.alpha, dtype)
-        self.weight = weight
         self.soft_labels = xp.astype(target.labels, dtype) if target.soft else None
         self.u = xp.astype(target.prior, dtype) if target.prior is not None else None
         self.mass: Any = 1.0
@@ -143,8 +142,8 @@ class Row:
         total: Any = 0.0
         for name, partial in partials.items():
             partial = self.xp.expand_dims(like(self.xp, self.z, partial, self.dtype), axis=-1)
-            total = total + partial * self.slope(name)
-        return total if self.allowed is None else self._masked(total)
+            total = total + partial * self.slope(name)  # 0 for a class that is not allowed
+        return total
 
     def slope(self, name: Any) -> Array:
         """The gradient of one statistic with respect to the logits, ``(..., K)``."""

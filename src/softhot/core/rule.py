@@ -100,11 +100,13 @@ class Base(Rule):
 
     ``PRIOR`` says where ``u`` comes from: ``"uniform"`` (1/K each), ``"shared"`` (one
     distribution), ``"by_class"`` (one row for each true class), ``"by_row"`` (one for each sample).
-    ``FROM_BATCH`` rules receive it with the batch, as ``prior=``.
+    ``FROM_BATCH`` rules receive it with the batch, as ``prior=``. Without a ``TARGET`` the loss is
+    one of the hard label alone and no cross entropy against any ``q``, as in :class:`Focal`.
     """
 
     PRIOR: ClassVar[str] = "uniform"
     FROM_BATCH: ClassVar[bool] = False
+    TARGET: ClassVar[bool] = True
     alpha: Alpha
 
     @property

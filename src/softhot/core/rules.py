@@ -287,7 +287,8 @@ class Focal(Base):
 
     .. math:: L = -(1 - p_y)^\gamma \log p_y
 
-    ``p_y`` is always that of the hard label. Takes class ids only.
+    ``p_y`` is always that of the hard label, so it has no target: it takes class ids only, and
+    :func:`softhot.smooth_labels` and :func:`softhot.desmooth` refuse it.
 
     Args:
         gamma: >= 0; 0 is plain cross entropy.
@@ -298,6 +299,7 @@ class Focal(Base):
 
     gamma: float = 2.0
     alpha: ClassVar[float] = 0.0  # type: ignore[misc]
+    TARGET = False
     RANGES = {"gamma": NOT_NEGATIVE}
 
     def terms(self, row: Any) -> tuple[Any, dict[Any, Any]]:

@@ -152,6 +152,9 @@ def smooth_labels(
     if rule.penalties:
         hint = "Penalties act on logits: leave them to the loss and pass rule.base."
         raise InputError("rule", "a rule for targets", rule, hint)
+    if not rule.base.TARGET:
+        hint = "It changes the loss: give it to softhot.cross_entropy with hard labels."
+        raise InputError("rule", "a rule for targets", rule, hint)
     num_classes = CLASSES.check("num_classes", num_classes)
     labels, xp = as_arrays("labels", labels)
     stated, kind = kind, _kind_of(xp, labels, num_classes, kind)

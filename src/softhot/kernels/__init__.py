@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from softhot.core.rule import Base, Rule
+from softhot.kernels import triton
 from softhot.kernels.native import library, takes
 
 
@@ -17,7 +18,8 @@ class Choice:
     """The way a batch takes.
 
     Attributes:
-        name: ``"native"`` (:mod:`softhot.kernels.native`: compiled code, one pass over the
+        name: ``"triton"`` (:mod:`softhot.kernels.triton`: on a GPU, one pass over the logits each
+            way), ``"native"`` (:mod:`softhot.kernels.native`: compiled code, one pass over the
             logits), ``"chunked"`` (:mod:`softhot.kernels.chunked`: closed-form gradient, rows in
             blocks that fit the cache), ``"compiled"`` (:mod:`softhot.kernels.compiled`: one
             expression for a compiler to fuse) or ``"core"`` (the reference: with its closed-form
@@ -29,6 +31,9 @@ class Choice:
     reason: str
 
 
+NATIVE = Choice("native", "class ids and rows of floats: one pass of compiled code")
+
+
 def choose(
     rule: Rule,
     *,
@@ -38,6 +43,7 @@ def choose(
     traced: bool = False,
     compiled: bool = False,
     native: bool = False,
+    triton: bool = False,
 ) -> Choice:
     """Which kernel a batch takes.
 
@@ -52,6 +58,7 @@ def choose(
         compiled: whether that somebody is ``torch.compile``.
         native: whether dtype, device and layout are those of the native kernel. It may still turn
             the batch down for its values; then ask again without.
+        triton: the same of the Triton kernels.
 
     >>> from softhot import Prior, Uniform
     >>> choose(Uniform(0.1))
@@ -60,8 +67,10 @@ def choose(
     'core'
     """
     seen = soft or allowed or traced or compiled
+    if triton and not seen and takes(rule):
+        return Choice("triton", "class ids on a GPU, rows of floats: the Triton kernels")
     if native and not seen and takes(rule) and library().entry is not None:
-        return Choice("native", f"class ids, rows of floats: the native kernel {library().reason}")
+        return NATIVE
     if rule.penalties or type(rule.base).terms is not Base.terms:
         return Choice("core", "the rule needs more statistics of a row than a target does")
     if rule.base.PRIOR != "uniform":
@@ -79,16 +88,28 @@ def choose(
     return Choice("chunked", "class ids and a uniform prior: lse, z_y and mean z are enough")
 
 
+def ways() -> dict[str, str]:
+    """What every kernel takes, and whether the native one runs on this machine."""
+    found = library()
+    native = found.reason if found.entry else f"not used here: {found.reason}"
+    missing = triton.reason("cuda")
+    on_gpu = f"not used here: {missing}" if missing else "used"
+    return {
+        "triton": f"{on_gpu} (CUDA; rows of float32, bfloat16 or float16, class ids, any rule "
+        "whose prior is known and whose penalties are linear)",
+        "native": f"{native} (CPU; rows of float32, bfloat16 or float16, class ids, any rule whose "
+        "prior is known and whose penalties are linear; PyTorch and NumPy)",
+        "chunked": "plain PyTorch, rows in blocks that fit the cache (any device; class ids, "
+        "uniform prior)",
+        "compiled": "one expression for torch.compile to fuse (class ids, uniform prior)",
+        "core": "everything else, and what all of them are held to",
+    }
+
+
 def explain() -> str:
-    """What the fast ways are on this machine, for people, a line each.
+    """:func:`ways` for people, a line each; the first that takes a batch computes it.
 
     >>> explain().splitlines()[-1]
     'core: everything else, and what all of them are held to'
     """
-    found = library()
-    native = found.reason if found.entry else f"not used: {found.reason}"
-    return f"""\
-native: {native} (float32, bfloat16 and float16 rows on a CPU, class ids, linear penalties)
-chunked: plain PyTorch, rows in blocks that fit the cache (any device; class ids, uniform prior)
-compiled: one expression for torch.compile to fuse (class ids, uniform prior)
-core: everything else, and what all of them are held to"""
+    return "\n".join(f"{name}: {text}" for name, text in ways().items())

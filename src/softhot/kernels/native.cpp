@@ -6,7 +6,9 @@
 // maximum's own 1, so that the loss of a confident row keeps its digits. Rules are unknown here: what
 // arrives is a share `alpha` of the target that goes to a prior, and what penalties add to the
 // coefficients of the statistics. Whatever is not finite, out of range or not supported ends the call
-// with a status, and the caller turns to the reference, which names the culprit.
+// with a status, and the caller turns to the reference, which names the culprit; unless the call is
+// LENIENT with logits: then a row that is not finite has loss and gradient NaN, one whose true class
+// is missing has loss inf, and the other rows go on.
 //
 // This file is compiled once for each instruction set (see hatch_build.py), with SOFTHOT_ENTRY as the
 // name of its one entry; the one compiled for any processor also tells what the running one supports.
@@ -22,7 +24,7 @@ namespace {
 
 enum { FLOAT32, BFLOAT16, FLOAT16 };
 enum { NONE, SUM, MEAN };
-enum { HAS_IGNORE = 1, PRIOR_BY_CLASS = 2, PRIOR_BY_ROW = 4, WEIGHT_BY_CLASS = 8, NO_MASKED = 16 };
+enum { HAS_IGNORE = 1, PRIOR_BY_CLASS = 2, PRIOR_BY_ROW = 4, WEIGHT_BY_CLASS = 8, NO_MASKED = 16, LENIENT = 32 };
 enum { DONE, BAD_LABEL, BAD_LOGIT, UNSUPPORTED, NO_MEMORY };
 
 typedef void (*Parallel)(void (*)(void*), void*, unsigned, unsigned);
@@ -232,6 +234,7 @@ struct Worker {
   Ints label = {}, counting = {};  // class ids; which rows count
   Floats true_logit = {};
   bool general[W], all_count, any_general;
+  Ints bad = {};  // rows that count and whose loss is NaN
   alignas(64) float peak[W], true_z[W], alpha[W], on[W], scale[W], true_u[W];
   alignas(64) float loss[W], by_exp[W], by_exp_d[W], constant[W], by_prior[W], true_g[W], top_g[W];
 
@@ -346,9 +349,10 @@ struct Worker {
     const Floats a = load(alpha), weight = load(on), z_y = true_logit;
 
     // Anything but finite sums of rows that count: the reference says what is wrong.
-    const Ints masked = s.count < (float)k;
-    const Ints fine = (s.sum > -INFINITY) & (s.sum <= 0.0f) & (s.count > 0.0f) & (z_y > -INFINITY);
-    if (any(counting & ~fine)) return BAD_LOGIT;
+    const Ints fine = (s.sum > -INFINITY) & (s.sum <= 0.0f) & (s.count > 0.0f), there = z_y > -INFINITY;
+    if (any(counting & ~(fine & there)) && !(call.flags & LENIENT)) return BAD_LOGIT;
+    bad = counting & ~fine;
+    const Ints masked = fine & (s.count < (float)k);
     const Ints empty = ~(s.mass > 0.0f) & (a != 0.0f);
     if (any(counting & masked) && (any(counting & masked & empty) || call.flags & NO_MASKED)) return UNSUPPORTED;
 
@@ -358,11 +362,13 @@ struct Worker {
     const Floats norm = call.prior ? (masked ? one / s.mass : one) : one / s.count;
     const Floats mass_u = by_class ? s.weighted * norm : one;
     const Floats on_true = by_class ? weight : one, on_row = by_class ? one : weight;
-    const Floats keep = (1.0f - a) * on_true, d_y = z_y - s.peak;
+    const Floats keep = (1.0f - a) * on_true, d_y = there ? z_y - s.peak : all(-INFINITY);
+    const Floats d_there = there ? d_y : zero;
     const Floats by_lse = fma(a, mass_u, keep) + penalty;
 
-    Floats value = fma(by_lse, lse, -keep * d_y) - a * norm * s.prior;
+    Floats value = fma(by_lse, lse, -keep * d_there) - a * norm * s.prior;
     value += mean * s.sum / s.count + c * entropy_z;
+    value = bad ? all(NAN) : there ? value : all(INFINITY);
     store(loss, counting ? value * on_row : zero);
 
     const Floats size = on_row * load(scale) * (float)(1 / job.normalizer);
@@ -376,7 +382,7 @@ struct Worker {
     store(by_prior, mixed);
     store(top_g, size * (float)call.largest);
     // Where the true class is the maximum, 1 - p_y is a sum of small terms: don't subtract from 1.
-    const Floats usual = exp_negative(d_y) * share * fma(c, d_y, slope) - keep;
+    const Floats usual = exp_negative(d_y) * share * fma(c, d_there, slope) - keep;
     const Floats at_peak = fma(a, mass_u, penalty) + spread - s.rest * share * slope;
     store(true_g, fma(size, d_y == 0.0f ? at_peak : usual, fma(mixed, load(true_u), level)));
     return DONE;
@@ -386,7 +392,9 @@ struct Worker {
   void write_singles(int64_t row, int rows) const {
     T* g = (T*)call.gradient + row * k;
     for (int r = 0; r < rows; r++, g += k) {
-      if (all_count || counting[r])
+      if (bad[r])
+        for (int64_t i = 0; i < k; i++) store_one(g + i, NAN);
+      else if (all_count || counting[r])
         store_one(g + label[r], true_g[r]);
       else
         memset((void*)g, 0, k * sizeof(T));
@@ -417,7 +425,7 @@ struct Worker {
     T* g = (T*)call.gradient + row * k;
     int64_t top[W];
     for (int r = 0; call.largest != 0 && r < rows; r++)
-      top[r] = !counting[r] ? 0 : first_peak(b.z + r * b.stride, 0, peak[r]);
+      top[r] = !counting[r] || bad[r] ? 0 : first_peak(b.z + r * b.stride, 0, peak[r]);
     if (any_general) {
       for (int r = 0; r < rows; r++) {
         const float* e = exps + r * b.vectors() * W;
@@ -431,7 +439,7 @@ struct Worker {
     }
     write_singles(row, rows);
     for (int r = 0; call.largest != 0 && r < rows; r++)
-      if (counting[r]) write_top(row + r, r, top[r]);
+      if (counting[r] && !bad[r]) write_top(row + r, r, top[r]);
     return DONE;
   }
 
@@ -506,11 +514,15 @@ struct Worker {
       top = larger(top, lanes.peak);
     }
     const float peak_of_row = reduce<Max>(top);
-    if (!(peak_of_row > -INFINITY && peak_of_row < INFINITY)) return BAD_LOGIT;
+    if (!(peak_of_row > -INFINITY && peak_of_row < INFINITY) && !(call.flags & LENIENT)) return BAD_LOGIT;
     counting = lanes_of(first(1));
     const int64_t at_top = combine(groups, peak_of_row);
     if (int status = finish()) return status;
     if (!call.gradient) return DONE;
+    if (bad[0]) {
+      write_singles(row, 1);
+      return DONE;
+    }
     const int64_t first_top = call.largest != 0 ? first_peak(z, at_top, peak_of_row) : 0;
     const Slopes whole = slopes(0);
     const float singles[2] = {true_g[0], top_g[0]};
@@ -604,10 +616,7 @@ struct Worker {
     const int64_t padded = (k + W - 1) / W * W, groups = k / SEGMENT / W + 2;
     const int64_t need = k > SEGMENT ? padded * 4 + groups * sizeof(Lanes) : padded * W * 4;
     void* block = 0;
-    if (need > (int64_t)sizeof small && posix_memalign(&block, 64, need)) {
-      __atomic_store_n(&job.status, NO_MEMORY, __ATOMIC_RELAXED);
-      return;
-    }
+    if (need > (int64_t)sizeof small && posix_memalign(&block, 64, need)) return;  // others do the work
     exps = block ? (float*)block : small;
     segments = (Lanes*)(exps + padded);
     for (;;) {
@@ -625,6 +634,16 @@ struct Worker {
 template <class T>
 void work(void* job) {
   Worker<T>(*(Job*)job).run();
+}
+
+// Whether a label of a row that counts is out of range, before the logits are overwritten.
+bool bad_label(const Call& call) {
+  for (int64_t i = 0; i < call.n; i++) {
+    const int64_t y = call.labels[i];
+    const bool counts = !(call.flags & HAS_IGNORE && y == call.ignore) && (!call.counted || call.counted[i]);
+    if (counts && (uint64_t)y >= (uint64_t)call.k) return true;
+  }
+  return false;
 }
 
 // The summed weights of the rows that count, 1 if there are none; a wrong label is found later.
@@ -646,6 +665,7 @@ double normalizer(const Call& call) {
 }
 
 int run(const Call& call) {
+  if (call.gradient == call.logits && bad_label(call)) return BAD_LABEL;
   Job job;
   job.call = &call;
   job.normalizer = normalizer(call);
@@ -666,6 +686,7 @@ int run(const Call& call) {
     call.parallel(body, &job, (unsigned)threads, 0);
   else
     body(&job);
+  if (job.next < job.chunks && job.status == DONE) return NO_MEMORY;
   if (job.status == DONE && call.reduction != NONE) {
     double sum = 0;
     for (int64_t i = 0; i < job.chunks; i++) sum += job.sums[i];

@@ -32,7 +32,7 @@ INSTRUCTION_SETS = ("avx512", "avx2", "baseline")  # best first
 CALL = struct.Struct("@11P4q5d4i")
 DTYPES = {"float32": 0, "bfloat16": 1, "float16": 2}
 REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
-HAS_IGNORE, PRIOR_BY_CLASS, PRIOR_BY_ROW, WEIGHT_BY_CLASS, NO_MASKED = 1, 2, 4, 8, 16
+HAS_IGNORE, PRIOR_BY_CLASS, PRIOR_BY_ROW, WEIGHT_BY_CLASS, NO_MASKED, LENIENT = 1, 2, 4, 8, 16, 32
 # A thread is worth waking for this many logits.
 LOGITS_A_THREAD = 2**15
 
@@ -157,6 +157,15 @@ def share(rule: Rule, num_classes: int) -> float | None:
     return mixed if mixed is base.alpha or mixed < 1 else None
 
 
+def _plain_share(rule: Rule) -> bool:
+    return type(rule.base).mixing is Base.mixing
+
+
+def in_place(rule: Rule) -> bool:
+    """Whether a lenient call never turns logits down, so that its gradient may overwrite them."""
+    return _plain_share(rule) and rule.base.PRIOR == "uniform"
+
+
 def prior(rule: Rule, num_classes: int) -> np.ndarray | None:
     """The prior that comes with the rule, float32 ``(K,)`` or ``(K, K)``; None for the uniform."""
     table = rule.base.prior(num_classes)
@@ -188,6 +197,7 @@ def run(
     reduction: str = "mean",
     pool: int = 0,
     threads: int = 1,
+    lenient: bool = False,
 ) -> bool:
     """Compute loss and gradient; arrays are addresses, 0 for those left out.
 
@@ -199,7 +209,7 @@ def run(
         labels: ``(N,)`` int64.
         loss: float32, ``(N,)`` for ``reduction="none"``, else one number.
         gradient: ``(N, K)`` without gaps, of the reduced loss (of the sum for ``"none"``); may be
-            the logits.
+            the logits, see :func:`in_place`.
         normalizer: one float64, what a mean was divided by.
         alpha: the share of the prior, in the convention of :class:`softhot.Uniform`: a number, or
             the address (an int) of ``(N,)`` float32.
@@ -208,6 +218,8 @@ def run(
         weight: ``(K,)`` float32 class weights.
         scale: ``(N,)`` float32 factors of the rows' gradients.
         pool: address of ``GOMP_parallel`` in the OpenMP library to use, see :func:`pool_of`.
+        lenient: logits may be anything: a row that is not finite gets loss and gradient NaN, a
+            label on a missing class loss inf.
 
     Returns:
         Whether it was done. If not, because of labels out of range, of logits that are NaN, inf or
@@ -219,10 +231,14 @@ def run(
     if entry is None or extra is None:
         return False
     n, k = shape
-    flags = HAS_IGNORE * (ignore_index is not None) | WEIGHT_BY_CLASS * (weighting == "class")
+    flags = LENIENT if lenient else 0
+    if ignore_index is not None:
+        flags |= HAS_IGNORE
+    if weighting == "class":
+        flags |= WEIGHT_BY_CLASS
     if prior and rule.base.PRIOR == "by_class":
         flags |= PRIOR_BY_CLASS
-    if type(rule.base).mixing is not Base.mixing:
+    if not _plain_share(rule):
         flags |= NO_MASKED  # the share depends on how many classes a row has
     address, share = (alpha, 0.0) if isinstance(alpha, int) else (0, alpha)
     arguments = (
@@ -247,13 +263,15 @@ def pool_of(path: str) -> int:
     return ctypes.cast(function, ctypes.c_void_p).value or 0
 
 
-@cache
 def any_pool() -> int:
     """:func:`pool_of` torch if it is loaded, else of the system: never a second one."""
-    if "torch" in sys.modules:
-        folder = Path(sys.modules["torch"].__path__[0])
-        return pool_of(str(folder / "lib" / "libtorch_cpu.so"))
-    return pool_of("libgomp.so.1")
+    return _torch_pool() if "torch" in sys.modules else pool_of("libgomp.so.1")
+
+
+@cache
+def _torch_pool() -> int:
+    folder = Path(sys.modules["torch"].__path__[0])
+    return pool_of(str(folder / "lib" / "libtorch_cpu.so"))
 
 
 @cache

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from softhot.metrics import METRICS, Predictions
 from softhot.report import words
 
@@ -165,7 +167,7 @@ def study_provenance(
                 trained[name].append(version)
     info = DATASETS.get(spec.dataset)
     data = [info.title, info.source, info.licence] if info else []
-    seconds = sum(record.seconds for record in records)
+    seconds = float(np.nansum([record.seconds for record in records]))  # NaN: its log is lost
     return [
         ("Data", [spec.dataset, *data]),
         ("Split, SHA-256", [split_digest]),

@@ -1,14 +1,11 @@
-"""The report's tables and verdict in the terminal, and the progress bar."""
+"""The report's tables and verdict in the terminal."""
 
 from __future__ import annotations
 
-import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
     from softhot.datasets import DatasetInfo
     from softhot.judge import Judgement, SideBySide
     from softhot.studies import Comparison
-    from softhot.studies import Progress as Trial
 
 WIDTH = 100  # columns where the terminal does not say, as in a pipe
 COLUMNS = (
@@ -195,45 +191,3 @@ def datasets_table(table: Mapping[str, DatasetInfo]) -> Table:
         about = f"{info.title}. {info.licence}; {info.origin.origin}"
         shown.add_row(name, f"{info.size:,}", str(info.classes), here, about)
     return shown
-
-
-class TrialProgress:
-    """A context that gives a callback for :func:`softhot.studies.run` and draws how far it is.
-
-    In a terminal a bar with the time left; in a pipe a line for every tenth of the trials.
-    """
-
-    def __init__(self, total: int, quiet: bool) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
-        self.bar = Progress(
-            TextColumn("Training"),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TextColumn("trials,"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left  {task.description}"),
-            console=self.console,
-            disable=not self.console.is_terminal,
-        )
-        self.total, self.began, self.first = total, time.monotonic(), -1
-
-    def __enter__(self) -> Any:
-        self.bar.start()
-        self.task = self.bar.add_task("", total=self.total)
-        return self.update
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
-
-    def update(self, trial: Trial) -> None:
-        """One more trial is over."""
-        if self.first < 0:  # trials of an earlier run took no time in this one
-            self.first = trial.done - 1
-            self.bar.update(self.task, completed=self.first)
-        name = f"{trial.trial.arm.name}, seed {trial.trial.seed}"
-        self.bar.update(self.task, completed=trial.done, description=name)
-        if not self.console.is_terminal and trial.done % max(self.total // 10, 1) == 0:
-            each = (time.monotonic() - self.began) / max(trial.done - self.first, 1)
-            left = each * (self.total - trial.done)
-            self.console.print(f"{trial.done} of {self.total} trials, about {left:.0f} s left")
-            sys.stderr.flush()

@@ -22,6 +22,7 @@ from softhot.studies.methods import METHODS, Arm, Method, method
 from softhot.studies.models import MODELS
 from softhot.studies.run import Progress, run
 from softhot.studies.spec import StudySpec, TrialSpec
+from softhot.studies.status import Status, status
 from softhot.studies.store import Damage, Failure, Record, Store, TrialResult
 from softhot.studies.verdict import Verdict
 
@@ -39,6 +40,7 @@ __all__ = [
     "MethodSummary",
     "Progress",
     "Record",
+    "Status",
     "Store",
     "StudySpec",
     "TrialResult",
@@ -47,4 +49,5 @@ __all__ = [
     "compare",
     "method",
     "run",
+    "status",
 ]

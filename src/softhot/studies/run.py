@@ -4,32 +4,37 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import signal
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import BrokenExecutor
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from softhot.core.check import InputError, Interval, SofthotWarning
+from softhot.core.check import InputError, SofthotWarning
 from softhot.datasets import Dataset, Split, load, prepare, split
+from softhot.studies import executors
+from softhot.studies.claims import claimed, held
+from softhot.studies.executors import Map
+from softhot.studies.leader import Best, Leader
+from softhot.studies.logs import Log, prints_into
 from softhot.studies.spec import StudySpec, TrialSpec
-from softhot.studies.store import Failure, Store
+from softhot.studies.status import name
+from softhot.studies.store import Failure, Record, Store
 from softhot.studies.train import check_data, train, versions
 
-JOBS = Interval(1, 4096, integer=True)
-IDLE = 20  # seconds after which a process without work ends, should this one have been killed
+POLL = 0.5  # seconds between two looks at what other runs are doing
+STUCK = 3  # times that every trial may lose its process before the run gives up
 
 
 @dataclass(frozen=True)
 class Progress:
     """One trial is over: ``done`` of ``total`` are finished, those of earlier runs included.
 
-    ``seconds`` is how long it took; ``failure`` says why it failed, or is None.
+    ``seconds`` is how long it took, 0 if another run trained it; ``failure`` says why it failed,
+    or is None; ``best`` is the arm that leads on validation so far.
     """
 
     done: int
@@ -37,6 +42,7 @@ class Progress:
     trial: TrialSpec
     seconds: float
     failure: str | None = None
+    best: Best | None = None
 
 
 def run(
@@ -44,18 +50,23 @@ def run(
     folder: str | Path,
     *,
     jobs: int | None = None,
+    executor: str | None = None,
     progress: Callable[[Progress], object] | None = None,
 ) -> Store:
     """Train every trial of ``spec`` that ``folder`` does not hold yet.
 
     Interrupted at any moment, be it by Ctrl-C or by losing power, the same call continues where
     it stopped: no finished trial is trained again, and the logits are the same bytes, whatever
-    the number of jobs.
+    the number of jobs and wherever they run. Several runs may share a folder: each trial is
+    trained by one of them. A process that is killed loses the trial it was at, which is tried
+    again.
 
     Args:
         spec: The study.
         folder: A new folder, or one that an earlier run of the same study has written.
-        jobs: Processes to train in; None is one for each processor. 1 stays in this process.
+        jobs: Trials at a time; None is one for each processor. 1 stays in this process.
+        executor: Where to train: None is this machine, else the address of a cluster, such as
+            ``"dask://host:port"`` or ``"ray://local"``, see :mod:`softhot.studies.executors`.
         progress: Called in this process after each trial.
 
     Returns:
@@ -64,49 +75,63 @@ def run(
 
     Raises:
         InputError: ``folder`` cannot be used, see :meth:`Store.create`; the data has too few rows
-            for the split; a process was killed, as happens when memory runs out.
+            for the split; nobody answers at ``executor``; processes are killed again and again,
+            as happens when memory runs out.
         KeyboardInterrupt: Ctrl-C; what was finished is kept.
 
     Warns:
         SofthotWarning: A record is damaged (its name and what is wrong with it; it is not read,
             its trial is trained again), or was trained by other versions of the libraries.
     """
-    jobs = _processors() if jobs is None else JOBS.check("jobs", jobs)
+    if jobs is not None:
+        executors.JOBS.check("jobs", jobs)
     dataset, _ = data(spec)  # or an InputError
     for trial in spec.trials()[: len(spec.arms)]:
         check_data(trial, dataset)
+    started = executors.start(executor, jobs)
     store = Store.create(folder, spec)
-    for damage in store.damaged:
-        text = f"{damage.name}: {damage.reason}. The trial is trained again."
-        warnings.warn(text, SofthotWarning, stacklevel=2)
-    _warn_of_other_versions(store)
-    pending = store.pending()
+    leader, pending = _looked_through(store)
     total = len(spec.trials())
     done = total - len(pending)
-    with contextlib.closing(_outcomes(store, pending, min(jobs, len(pending)))) as outcomes:
-        for trial, seconds, failure in outcomes:
-            if failure is None:
+    with (
+        started if pending else executors.start(None, 1) as mapped,
+        contextlib.closing(_outcomes(store, mapped, pending)) as outcomes,
+    ):
+        for outcome in outcomes:
+            if outcome.failure is None:
                 done += 1
+                leader.add(store.look(outcome.trial))
             else:
-                store.failures.append(Failure(trial, failure))
+                store.failures.append(Failure(outcome.trial, outcome.failure))
             if progress is not None:
-                progress(Progress(done, total, trial, seconds, failure))
+                event = (outcome.trial, outcome.seconds, outcome.failure, leader.best)
+                progress(Progress(done, total, *event))
     return store
 
 
-def _warn_of_other_versions(store: Store) -> None:
-    now = versions()
-    for record in store.records():
-        other = {name: was for name, was in record.versions.items() if now.get(name) != was}
-        if other:
-            there = ", ".join(f"{name} {was}" for name, was in other.items())
-            here = ", ".join(f"{name} {now.get(name)}" for name in other)
-            text = (
-                f"Trials in {store.folder} were trained with {there}, now there is {here}. For "
-                "numbers that compare to the last digit, run the study in a new folder."
-            )
+def _looked_through(store: Store) -> tuple[Leader, tuple[TrialSpec, ...]]:
+    """What is there, read once: who leads, and what is still to be trained."""
+    leader, pending, now = Leader(), [], versions()
+    other: dict[str, str] = {}
+    for trial in store.spec.trials():
+        found = store.look(trial)
+        if isinstance(found, Record):
+            leader.add(found)
+            other |= {n: was for n, was in found.versions.items() if now.get(n) != was}
+            continue
+        pending.append(trial)
+        if found is not None:
+            text = f"{found.name}: {found.reason}. The trial is trained again."
             warnings.warn(text, SofthotWarning, stacklevel=3)
-            return
+    if other:
+        there = ", ".join(f"{name} {was}" for name, was in other.items())
+        here = ", ".join(f"{name} {now.get(name)}" for name in other)
+        text = (
+            f"Trials in {store.folder} were trained with {there}, now there is {here}. For "
+            "numbers that compare to the last digit, run the study in a new folder."
+        )
+        warnings.warn(text, SofthotWarning, stacklevel=3)
+    return leader, tuple(pending)
 
 
 def data(of: StudySpec | TrialSpec) -> tuple[Dataset, Split]:
@@ -153,78 +178,84 @@ def folded(dataset: Dataset, parts: Split, folds: int, fold: int) -> Split:
     return Split(np.sort(order[~held]), np.sort(order[held]), parts.test)
 
 
-Outcome = tuple[TrialSpec, float, str | None]
+class Outcome(NamedTuple):
+    """What became of a trial: finished if there is neither ``failure`` nor ``refusal``.
+
+    ``failure`` is the error that training raised, in words; ``refusal`` one that ends the run, as
+    a full disk does. ``elsewhere``: another process trains it.
+    """
+
+    trial: TrialSpec
+    seconds: float = 0.0
+    failure: str | None = None
+    refusal: InputError | None = None
+    elsewhere: bool = False
 
 
 def attempt(store: Store, trial: TrialSpec) -> Outcome:
-    """Train the trial and save it; returns its seconds and, in words, the error it raised.
+    """Train the trial and save it, unless another process is at it or has finished it.
 
     The process that trained also saves, so nothing large goes between processes: a pipe that is
     full when its reader is killed would hold its writers for ever.
     """
-    began = time.perf_counter()
-    failure = None
-    try:
-        result = train(trial, *data(trial))
-    except Exception as error:
-        failure = f"{type(error).__name__}: {error}"
-    else:
-        store.save(trial, result)  # a disk that refuses ends the run: it is no fault of the trial
-    return trial, time.perf_counter() - began, failure
+    with claimed(store.folder, trial.key, name(trial)) as mine:
+        if not mine:
+            return Outcome(trial, elsewhere=True)
+        if not store.pending([trial]):
+            return Outcome(trial)
+        log, began = Log(store.folder, trial.key), time.perf_counter()
+        log.started()
+        try:
+            with prints_into(log):
+                result = train(trial, *data(trial))
+        except Exception as error:
+            log.failed(error)
+            failure = f"{type(error).__name__}: {error}"
+            return Outcome(trial, time.perf_counter() - began, failure)
+        try:
+            store.save(trial, result)
+        except InputError as refusal:  # a disk that refuses is no fault of the trial
+            return Outcome(trial, refusal=refusal)
+        log.finished(seconds := time.perf_counter() - began)
+        return Outcome(trial, seconds)
 
 
 def _outcomes(
-    store: Store, trials: tuple[TrialSpec, ...], jobs: int
+    store: Store, mapped: Map, trials: tuple[TrialSpec, ...]
 ) -> Generator[Outcome, None, None]:
-    """Outcomes as they come; with one job in the order of ``trials``."""
-    if jobs <= 1:
-        for trial in trials:
-            yield attempt(store, trial)
-        return
-    import joblib
+    """What became of each trial, as it comes, wherever it was trained.
 
-    parallel = joblib.Parallel(
-        jobs,
-        backend="loky",
-        batch_size=1,
-        return_as="generator_unordered",
-        idle_worker_timeout=IDLE,
-    )
-    try:
-        with _children_deaf_to_interrupts():
-            outcomes = parallel(joblib.delayed(attempt)(store, trial) for trial in trials)
-        try:
-            for outcome in outcomes:  # noqa: UP028  ("yield from" would close it unfiltered)
-                yield outcome
-        finally:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # that tasks are cancelled, which is what is meant
-                outcomes.close()
-    except BrokenExecutor:
-        hint = "A process was killed from outside; mostly, memory had run out. Finished trials "
-        hint += "are kept: run again with fewer jobs."
-        raise InputError("jobs", "no more processes than fit into memory", jobs, hint) from None
-
-
-@contextlib.contextmanager
-def _children_deaf_to_interrupts() -> Iterator[None]:
-    """Processes started inside never see Ctrl-C; this one sees it at the latest at the end.
-
-    A terminal sends Ctrl-C to all of them. This process ends the others, but each would first
-    print where it was.
+    Trials that another run is at are waited for. Those whose process was killed are tried again,
+    as long as others get on.
     """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # started inside, it would lift the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    stuck = 0
+    while trials:
+        elsewhere: set[TrialSpec] = set()
+        over: set[TrialSpec] = set()
+        with contextlib.closing(mapped(functools.partial(attempt, store), trials)) as outcomes:
+            for outcome in outcomes:
+                if outcome.refusal is not None:
+                    raise outcome.refusal
+                if outcome.elsewhere:
+                    elsewhere.add(outcome.trial)
+                else:
+                    over.add(outcome.trial)
+                    yield outcome
+        lost = len(trials) - len(over) - len(elsewhere)
+        stuck = 0 if over or not lost else stuck + 1
+        if stuck == STUCK:
+            hint = "Processes were killed from outside; mostly, memory had run out. Finished "
+            hint += "trials are kept: run again with fewer jobs."
+            raise InputError("jobs", "no more processes than fit into memory", lost, hint)
+        if lost:
+            text = "A process was killed from outside; mostly, memory had run out."
+            warnings.warn(f"{text} What it was at is tried again.", SofthotWarning, stacklevel=3)
+        elif elsewhere:
+            _await_any(store, elsewhere)
+        trials = tuple(trial for trial in trials if trial not in over)
 
 
-def _processors() -> int:
-    import joblib
-
-    return joblib.cpu_count()
+def _await_any(store: Store, elsewhere: set[TrialSpec]) -> None:
+    """Wait until another run is done with one of these trials, whether it finished or not."""
+    while all(held(store.folder, trial.key) for trial in elsewhere):
+        time.sleep(POLL)

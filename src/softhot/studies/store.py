@@ -4,11 +4,15 @@
 
     study.toml              the settings, guarded by their digest
     trials/<key>.npz        validation and test logits with their labels, no pickle
-    trials/<key>.json       the record: the trial, its time, versions, SHA-256 of the .npz
+    trials/<key>.json       the record: the trial, versions, digests of split, data and the .npz
+    logs/<key>.log          how the training went, for people (:mod:`softhot.studies.logs`)
+    claims/<key>.json       who trains it just now (:mod:`softhot.studies.claims`)
 
-Every file is written under a temporary name, flushed to the disk and renamed, the arrays before
-the record that vouches for them. So a trial is finished if and only if both files verify, and a
-process killed at any moment leaves a finished trial or none.
+Every file of ``trials`` is written under a temporary name, flushed to the disk and renamed, the
+arrays before the record that vouches for them. So a trial is finished if and only if both files
+verify, and a process killed at any moment leaves a finished trial or none. What differs from one
+run to the next, such as the time that training took, is in the log alone: the same study with the
+same versions of the libraries leaves the same bytes in ``trials``, however often it was cut off.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ import contextlib
 import hashlib
 import io
 import json
+import math
 import os
 import secrets
 from collections.abc import Iterable
@@ -28,12 +33,15 @@ import numpy as np
 
 from softhot.core.check import InputError
 from softhot.metrics import Predictions
+from softhot.studies.claims import CLAIMS, swept
+from softhot.studies.logs import LOGS, ending
 from softhot.studies.spec import StudySpec, TrialSpec, canonical
 
 SETTINGS = "study.toml"
 TRIALS = "trials"
+OURS = {TRIALS, CLAIMS, LOGS, "report.html"}  # what a run's folder may hold beside the settings
 TEMPORARY = ".softhot-writing-"  # how the name of an unfinished file begins
-FORMAT = 1
+FORMAT = 2
 RECORD_LIMIT = 1 << 20  # bytes; a record is about 1,000
 
 
@@ -47,6 +55,7 @@ class TrialResult:
         seconds: Wall time of the training.
         versions: Name to version of what computed the numbers.
         split: Digest of the split of the data.
+        data: Digest of the data itself, with the labels that were trained on.
     """
 
     validation_logits: np.ndarray
@@ -56,6 +65,7 @@ class TrialResult:
     seconds: float
     versions: dict[str, str]
     split: str
+    data: str = ""
 
     def arrays(self) -> dict[str, Any]:
         """What is stored, by name, in the types that are stored."""
@@ -68,7 +78,7 @@ ARRAYS = ("validation_logits", "validation_labels", "test_logits", "test_labels"
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """A finished, verified trial."""
+    """A finished, verified trial; ``seconds`` of training is NaN if its log is lost."""
 
     trial: TrialSpec
     seconds: float
@@ -76,6 +86,7 @@ class Record:
     split: str
     validation: Predictions
     test: Predictions
+    data: str = ""
 
 
 class Damage(NamedTuple):
@@ -110,6 +121,9 @@ class Store:
     def create(cls, folder: str | Path, spec: StudySpec) -> Store:
         """The run of ``spec`` in ``folder``: a new one, or the one that is there, to be continued.
 
+        A run may grow: where ``spec`` has every trial of the study that is there, and more seeds
+        or arms, its settings replace those.
+
         Raises:
             InputError: ``folder`` holds something else, or the run of another study, or cannot
                 be written. Nothing in it has been changed then.
@@ -119,27 +133,31 @@ class Store:
             _found(folder, spec)
         there = _settings(folder)
         if there != spec:
-            raise InputError(
-                "folder", "a new folder or a run of this study", str(folder), _other(there, spec)
-            )
+            if not _grows(there, spec):
+                allowed = "a new folder or a run of this study"
+                raise InputError("folder", allowed, str(folder), _other(there, spec))
+            _write(folder / SETTINGS, spec.to_toml().encode())
         return cls.open(folder)
 
     @classmethod
-    def open(cls, folder: str | Path) -> Store:
+    def open(cls, folder: str | Path, *, sweep: bool = True) -> Store:
         """The run in ``folder``; files left half-written by a killed process are removed.
+
+        With ``sweep=False`` nothing is, and nothing at all is changed.
 
         Raises:
             InputError: There is no run in ``folder``, or its settings are damaged.
         """
         folder = _path(folder)
         store = cls(folder, _settings(folder))
-        store._sweep()
+        if sweep:
+            store._sweep()
         return store
 
     def pending(self, trials: Iterable[TrialSpec] | None = None) -> tuple[TrialSpec, ...]:
         """Those of ``trials`` (default: all of the study) that are not finished, in their order."""
         chosen = self.spec.trials() if trials is None else trials
-        return tuple(t for t in chosen if not isinstance(self._load(t), Record))
+        return tuple(t for t in chosen if not isinstance(self.look(t), Record))
 
     def save(self, trial: TrialSpec, result: TrialResult) -> None:
         """Write a finished trial: first its arrays, then the record that vouches for them.
@@ -154,9 +172,9 @@ class Store:
             "format": FORMAT,
             "key": trial.key,
             "trial": trial.to_dict(),
-            "seconds": round(result.seconds, 3),
             "versions": dict(result.versions),
             "split": result.split,
+            "data": result.data,
             "arrays": {"bytes": len(arrays), "sha256": hashlib.sha256(arrays).hexdigest()},
         }
         _write(self._path(trial.key, "npz"), arrays)
@@ -170,22 +188,23 @@ class Store:
         """
         for trial in self.spec.trials():
             if trial.key == key:
-                return self._load(trial)
+                return self.look(trial)
         raise InputError("key", "the key of one of the study's trials", key)
 
     def records(self) -> tuple[Record, ...]:
         """Every finished trial, in the study's order."""
-        return tuple(r for r in map(self._load, self.spec.trials()) if isinstance(r, Record))
+        return tuple(r for r in map(self.look, self.spec.trials()) if isinstance(r, Record))
 
     @property
     def damaged(self) -> tuple[Damage, ...]:
         """Every record that is there and cannot be trusted, in the study's order."""
-        return tuple(d for d in map(self._load, self.spec.trials()) if isinstance(d, Damage))
+        return tuple(d for d in map(self.look, self.spec.trials()) if isinstance(d, Damage))
 
     def _path(self, key: str, suffix: str) -> Path:
         return self.folder / TRIALS / f"{key}.{suffix}"
 
-    def _load(self, trial: TrialSpec) -> Record | Damage | None:
+    def look(self, trial: TrialSpec) -> Record | Damage | None:
+        """That trial of the study: a :class:`Record`, a :class:`Damage`, None if not finished."""
         path = self._path(trial.key, "json")
         if not _exists(path):
             return None
@@ -200,8 +219,15 @@ class Store:
             digest = hashlib.sha256(arrays).hexdigest()
             _require(digest == record["arrays"]["sha256"], "its SHA-256 is not the recorded one")
             validation, test = _predictions(arrays, trial)
+            last = ending(self.folder, trial.key)
             return Record(
-                trial, record["seconds"], record["versions"], record["split"], validation, test
+                trial=trial,
+                seconds=last.seconds if last else math.nan,
+                versions=record["versions"],
+                split=record["split"],
+                data=record["data"],
+                validation=validation,
+                test=test,
             )
         except _Untrue as untrue:
             return Damage(path.name, str(untrue))
@@ -219,6 +245,7 @@ class Store:
             for path in folder.glob(TEMPORARY + "*"):
                 with contextlib.suppress(OSError):
                     path.unlink()
+        swept(self.folder)
 
 
 class _Untrue(Exception):
@@ -333,7 +360,7 @@ def _found(folder: Path, spec: StudySpec) -> None:
         raise _unusable(folder, error) from None
     strangers = [name for name in inside if not name.startswith(TEMPORARY)]
     kept = any(_exists(folder / TRIALS / f"{trial.key}.json") for trial in spec.trials())
-    if strangers and not (strangers == [TRIALS] and kept):
+    if strangers and not (OURS.issuperset(strangers) and kept):
         raise InputError(
             "folder",
             f"new, empty or a run (with its {SETTINGS})",
@@ -369,9 +396,15 @@ def _settings(folder: Path) -> StudySpec:
     )
 
 
+def _grows(there: StudySpec, spec: StudySpec) -> bool:
+    """Whether ``spec`` has every trial of the study that is there."""
+    return {trial.key for trial in there.trials()} <= {trial.key for trial in spec.trials()}
+
+
 def _other(there: StudySpec, here: StudySpec) -> str:
     """In which settings two studies differ, and what to do about it."""
     old, new = there.to_dict(), here.to_dict()
     names = [n for n in dict.fromkeys([*old, *new]) if old.get(n) != new.get(n)]
     differences = "; ".join(f"{n} = {old.get(n)} there, {new.get(n)} here" for n in names)
-    return f"The run there has {differences}. Give another folder, or the settings of that run."
+    hint = "Give another folder, or the settings of that run, to which seeds and arms may be added"
+    return f"The run there has {differences}. {hint}."

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from softhot.core.check import InputError
+from softhot.studies.claims import tick
 from softhot.studies.models import model
 from softhot.studies.spec import TrialSpec
 from softhot.studies.store import TrialResult
@@ -76,13 +77,15 @@ def result(
         seconds=seconds,
         versions=versions(),
         split=split.digest,
+        data=dataset.digest,
     )
 
 
 def batches(trial: TrialSpec, rows: int) -> Iterator[list[np.ndarray]]:
     """Row numbers of the steps of each pass: a permutation by ``trial.seed``, cut into batches."""
     generator = np.random.default_rng(trial.seed)
-    for _ in range(trial.epochs):
+    for epoch in range(trial.epochs):
+        tick(epoch, trial.epochs)
         order = generator.permutation(rows)
         yield [order[i : i + trial.batch_size] for i in range(0, rows, trial.batch_size)]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -39,6 +39,7 @@ class Binary:
     weight: Tensor | None
     where: Tensor | None
     options: dict[str, Any]
+    overwrite: ClassVar[bool] = False
 
     def evaluate(
         self, logits: Tensor, *, gradient: bool, upstream: Tensor | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from softhot.core.check import InputError
 from softhot.core.losses import Batch
 from softhot.core.rule import Rule, Uniform, check_rule
 from softhot.kernels import Choice, choose, chunked
-from softhot.torch import native
+from softhot.torch import gpu, native
 from softhot.torch.closed_form import check_once, is_wrapper, no_autocast, slices, wide
 from softhot.torch.plain import Rows, plain_rows
 
@@ -37,9 +38,14 @@ class Categorical:
     def evaluate(
         self, logits: Tensor, *, gradient: bool, upstream: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Any]:
-        choice = self._choose(logits, native=native.is_laid_out(logits, self.target))
-        if choice.name == "native":
-            done = native.evaluate(self, logits, gradient=gradient, upstream=upstream)
+        choice = self._choose(
+            logits,
+            native=native.is_laid_out(logits, self.target),
+            triton=gpu.is_laid_out(logits, self.target),
+        )
+        if choice.name in ("native", "triton"):
+            kernel = native if choice.name == "native" else gpu
+            done = kernel.evaluate(self, logits, gradient=gradient, upstream=upstream)
             if done is not None:
                 return done
             choice = self._choose(logits)
@@ -53,13 +59,14 @@ class Categorical:
                 return self._core(logits, self._cuts(logits), gradient, upstream)
             return self._core(logits, [...], gradient, upstream)
 
-    def _choose(self, logits: Tensor, native: bool = False) -> Choice:
+    def _choose(self, logits: Tensor, native: bool = False, triton: bool = False) -> Choice:
         return choose(
             self.rule,
             soft=self.target.ndim == logits.ndim,
             allowed=self.options["allowed"] is not None,
             weighting=self.options["weighting"],
             native=native,
+            triton=triton,
         )
 
     def differentiable(self, logits: Tensor) -> Tensor:
@@ -162,9 +169,14 @@ class Categorical:
 def rule_of(rule: Rule | None, label_smoothing: float) -> Rule:
     """The rule that a call asks for, by itself or by its strength."""
     if rule is None:
-        return Uniform(label_smoothing)
+        # The usual ones are made and checked once; some others warn every time.
+        usual = type(label_smoothing) is float and 0 <= label_smoothing <= 0.5
+        return _uniform(label_smoothing) if usual else Uniform(label_smoothing)
     check_once(label_smoothing)
     return check_rule(rule)
+
+
+_uniform = lru_cache(maxsize=64)(Uniform)
 
 
 def _rows(batch: Batch) -> Tensor:

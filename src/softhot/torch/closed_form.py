@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -20,7 +21,15 @@ from softhot.kernels import chunked
 
 
 class Loss(Protocol):
-    """A loss that knows all of its arguments but the logits."""
+    """A loss that knows all of its arguments but the logits.
+
+    Attributes:
+        overwrite: whether the gradient may take the place of the logits. A loss that may say so is
+            a dataclass.
+    """
+
+    @property
+    def overwrite(self) -> bool: ...
 
     def evaluate(
         self, logits: Tensor, *, gradient: bool, upstream: Tensor | None = None
@@ -44,6 +53,9 @@ def apply(loss: Loss, logits: Tensor, *others: Any) -> Tensor:
         return loss.differentiable(logits)
     if not (logits.requires_grad and torch.is_grad_enabled()):
         return loss.evaluate(logits, gradient=False)[0]
+    if loss.overwrite and logits.is_leaf:
+        hint = "Their memory is overwritten: leave it out for logits that are kept."
+        raise InputError("inplace", "False for logits that no operation made", True, hint)
     return _ClosedForm.apply(logits, loss)
 
 
@@ -67,31 +79,53 @@ class _ClosedForm(torch.autograd.Function):
     def forward(ctx: Any, logits: Tensor, loss: Loss) -> Tensor:
         late = _is_half(logits) and (logits.dtype == torch.float16 or logits.is_cuda)
         value, gradient, ctx.divisor = loss.evaluate(logits, gradient=not late)
-        ctx.save_for_backward(logits, gradient)
+        if gradient is not None and loss.overwrite and _is_over(gradient, logits):
+            ctx.save_for_backward(None, _taken(logits))
+        else:
+            ctx.save_for_backward(logits, gradient)
         ctx.loss = loss
         return value
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, None]:
         logits, gradient = ctx.saved_tensors
-        loss: Loss = ctx.loss
+        loss: Any = ctx.loss
         if torch.is_grad_enabled():  # create_graph=True: the gradient is to be differentiated
+            if logits is None:
+                raise InputError("inplace", "False where the gradient is differentiated", True)
             value = loss.differentiable(logits)
             return torch.autograd.grad(value, logits, upstream, create_graph=True)[0], None
         if ctx.divisor is not None:
             upstream = upstream / ctx.divisor
-        if gradient is None:
-            return loss.evaluate(logits, gradient=True, upstream=upstream)[1], None
-        return _scaled(gradient, loss.beside_logits(upstream)), None
+        if gradient is not None:
+            return _scaled(gradient, loss.beside_logits(upstream)), None
+        if loss.overwrite and _keeps_graph():
+            loss = replace(loss, overwrite=False)
+        gradient = loss.evaluate(logits, gradient=True, upstream=upstream)[1]
+        return _taken(logits) if loss.overwrite and _is_over(gradient, logits) else gradient, None
+
+
+# Whether a backward pass is to leave what was saved for a second one; without it, it may be.
+_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+
+
+def _is_over(gradient: Tensor, logits: Tensor) -> bool:
+    """Whether the gradient is where the logits were."""
+    return gradient.data_ptr() == logits.data_ptr()
+
+
+def _taken(logits: Tensor) -> Tensor:
+    """The memory of logits that are gone; autograd refuses whatever else has saved them."""
+    torch.autograd.graph.increment_version(logits)
+    return logits.data
 
 
 def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
     """``gradient * factor``, in place where nobody will ask for it again."""
-    if factor.ndim == 0 and factor.device.type == "cpu" and factor.item() == 1:
-        return gradient
-    keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-    if keeps_graph is None or keeps_graph():
+    if _keeps_graph():
         gradient = gradient.clone()
+    if factor.ndim == 0 and factor.is_cpu and factor.item() == 1:
+        return gradient
     if not _is_half(gradient) or not gradient.numel():
         return gradient.mul_(factor)
     # In half precision the product is taken in float32, part by part.

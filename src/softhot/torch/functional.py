@@ -11,10 +11,11 @@ from softhot.core.binary import BinaryRule
 from softhot.core.check import InputError
 from softhot.core.losses import REDUCTION
 from softhot.core.rule import Rule
-from softhot.torch import compiling
+from softhot.kernels.native import in_place
+from softhot.torch import compiling, gpu
 from softhot.torch.binary import binary_loss, binary_rule_of
 from softhot.torch.categorical import Categorical, rule_of
-from softhot.torch.closed_form import apply
+from softhot.torch.closed_form import apply, is_traced
 
 
 def cross_entropy(
@@ -32,6 +33,7 @@ def cross_entropy(
     alpha: Tensor | None = None,
     prior: Tensor | None = None,
     smooth_again: bool = False,
+    inplace: bool = False,
 ) -> Tensor:
     """:func:`torch.nn.functional.cross_entropy` under any softhot rule.
 
@@ -48,6 +50,10 @@ def cross_entropy(
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         where, allowed, alpha, prior, smooth_again: see :func:`softhot.cross_entropy`; ``where``
             and ``alpha`` have the shape of class ids.
+        inplace: True lets the gradient take the memory of ``input``, which then holds nothing of
+            use; the loss needs no memory beside it. Autograd refuses whatever else it has saved
+            ``input`` for. Where that cannot be (rules with a prior, probabilities as targets,
+            logits with gaps, ``torch.compile``) nothing is overwritten.
 
     Returns:
         float32, or float64 for float64 logits.
@@ -91,8 +97,14 @@ def cross_entropy(
     if torch.compiler.is_compiling():
         return compiling.cross_entropy(input, target, rule, label_smoothing, reduction, options)
     rule = rule_of(rule, label_smoothing)
-    loss = Categorical(target, rule, reduction, options)
-    return apply(loss, input, target, where, allowed, weight, alpha, prior)
+    overwrite = inplace and input.is_contiguous() and in_place(rule)
+    loss = Categorical(target, rule, reduction, options, overwrite)
+    others = (target, where, allowed, weight, alpha, prior)
+    if input.requires_grad and gpu.is_laid_out(input, target) and not is_traced(input, *others):
+        planned = gpu.apply(loss, input)
+        if planned is not None:
+            return planned
+    return apply(loss, input, *others)
 
 
 def binary_cross_entropy_with_logits(

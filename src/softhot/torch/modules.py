@@ -39,6 +39,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         weighting: ``"sample"`` or ``"class"``, see :func:`softhot.cross_entropy`.
         allowed: booleans ``(C)``, the classes that may have mass.
         smooth_in_eval: True keeps the rule in ``eval()``, as torch does.
+        inplace: True lets the gradient take the memory of the logits.
 
     Warns:
         SofthotWarning: if it smooths while gradients are switched off, which looks like a
@@ -69,6 +70,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         weighting: str = "sample",
         allowed: Tensor | None = None,
         smooth_in_eval: bool = False,
+        inplace: bool = False,
     ) -> None:
         _check_legacy(size_average, reduce)
         _check_tensors(weight=weight, allowed=allowed)
@@ -80,6 +82,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
         self.rule = rule
         self.weighting = weighting
         self.smooth_in_eval = smooth_in_eval
+        self.inplace = inplace
 
     @property
     def label_smoothing(self) -> Any:
@@ -125,6 +128,7 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
             alpha=alpha,
             prior=prior,
             smooth_again=smooth_again,
+            inplace=self.inplace,
         )
 
     def activation(self, input: Tensor) -> Tensor:

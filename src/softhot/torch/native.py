@@ -40,13 +40,12 @@ def evaluate(
     elif reduction == "none":
         gradient = False
     value = torch.empty(n if reduction == "none" else (), dtype=torch.float32)
-    slopes = None
+    slopes = divisor = None
     if gradient:
-        slopes = logits if loss.overwrite else _slopes(loss, logits)
-    late = reduction == "mean" and not gradient
-    divisor = torch.empty((), dtype=torch.float64) if late else None
-    labels = target.contiguous()
-    table = native.prior(loss.rule, k)
+        slopes = logits if loss.overwrite else _slopes(logits)
+    elif reduction == "mean":
+        divisor = torch.empty((), dtype=torch.float64)
+    labels, table = target.contiguous(), native.prior(loss.rule, k)
     addresses: dict[str, Any] = {
         key: v.data_ptr() if isinstance(v, Tensor) else v for key, v in given.items()
     }
@@ -66,32 +65,39 @@ def evaluate(
         reduction=reduction,
         pool=native.any_pool(),
         threads=torch.get_num_threads(),
+        lenient=True,
         **addresses,
     )
-    if not done and slopes is logits:
+    if done:
+        return value, slopes, divisor
+    if slopes is logits and not native.in_place(loss.rule):
         raise Overwritten
-    return (value, slopes, divisor) if done else None
+    return None
 
 
 def is_laid_out(logits: Tensor, target: Tensor) -> bool:
     """Whether the kernel can read them where they are."""
-    if not (_is_plain(logits, 2) and _is_plain(target, 1) and logits.dtype in NAMES):
+    if not (_is_plain(logits, 2) and _is_plain(target, 1)):
+        return False
+    if target.dtype != torch.int64 or logits.dtype not in NAMES or torch._C._is_tracing():
         return False
     (n, k), (stride, step) = logits.shape, logits.stride()
-    rows = step == 1 and (stride >= k or n == 1) and k >= 2 and n == len(target) > 0
-    return rows and target.dtype == torch.int64 and not torch.jit.is_tracing()
+    return step == 1 and (stride >= k or n == 1) and 2 <= k < 2**31 and n == len(target) > 0
 
 
 def _is_plain(tensor: Tensor, ndim: int) -> bool:
-    return type(tensor) in PLAIN and tensor.ndim == ndim and tensor.is_cpu
+    """Whether it is numbers in the processor's memory, and nothing that stands for them."""
+    if type(tensor) not in PLAIN or tensor.ndim != ndim or not tensor.is_cpu:
+        return False
+    return tensor.layout is torch.strided and not tensor.is_neg()
 
 
 def _given(loss: Categorical, n: int, k: int) -> dict[str, Any] | None:
     """Shares, weights and masks as the kernel takes them; None if anything is out of order."""
-    rule, options = loss.rule, loss.options
+    options = loss.options
     if options["allowed"] is not None or options["prior"] is not None:
         return None
-    if type(options["ignore_index"]) not in (int, type(None)) or not native.takes(rule):
+    if type(options["ignore_index"]) not in (int, type(None)):
         return None
     given: dict[str, Any] = {}
     where, weight, weighting = options["where"], options["weight"], options["weighting"]
@@ -148,8 +154,8 @@ def _keeps_the_optimum(loss: Categorical, weight: Tensor, alpha: Any, k: int) ->
     return bool((weight.max() * others < weight.min() * (1 - alpha + others)).item())
 
 
-def _slopes(loss: Categorical, logits: Tensor) -> Tensor:
-    size = logits.numel() * logits.element_size()
+def _slopes(logits: Tensor) -> Tensor:
+    size = logits.nbytes
     if size < buffers.SMALLEST:
         return torch.empty(logits.shape, dtype=logits.dtype)
     return torch.frombuffer(buffers.lend(size), dtype=logits.dtype).view(logits.shape)

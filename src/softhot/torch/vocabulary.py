@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import array_api_compat.numpy as np_compat
 import array_api_compat.torch as xp
@@ -111,6 +111,7 @@ class Shards:
     group: dist.ProcessGroup | None
     weight: Tensor | None
     options: dict[str, Any]
+    overwrite: ClassVar[bool] = False
 
     def evaluate(
         self, logits: Tensor, *, gradient: bool, upstream: Tensor | None = None

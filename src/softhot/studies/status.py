@@ -1,0 +1,92 @@
+"""How far a run is, seen from outside: while it trains, after it was cut off, from any machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from softhot.studies.claims import Running, running
+from softhot.studies.leader import Best, Leader
+from softhot.studies.logs import ending
+from softhot.studies.spec import TrialSpec
+from softhot.studies.store import Damage, Failure, Record, Store
+
+
+@dataclass(frozen=True)
+class Status:
+    """What :func:`status` finds.
+
+    Attributes:
+        folder: The run's.
+        total: Trials of the study.
+        finished: How many of them are finished and whole.
+        running: Those that some process trains now, with how far it is.
+        failed: Those whose last training raised an error, and which nobody trains now.
+        damaged: Records that cannot be trusted; the next run trains those trials again.
+        best: The arm that leads on validation.
+        seconds_left: Expected, at the present pace; NaN if nobody is training, or nothing is
+            finished to judge by.
+    """
+
+    folder: Path
+    total: int
+    finished: int
+    running: tuple[Running, ...]
+    failed: tuple[Failure, ...]
+    damaged: tuple[Damage, ...]
+    best: Best | None
+    seconds_left: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON."""
+        return {
+            "folder": str(self.folder),
+            "total": self.total,
+            "finished": self.finished,
+            "running": [claim.to_dict() for claim in self.running],
+            "failed": [{"trial": name(f.trial), "error": f.reason} for f in self.failed],
+            "damaged": [damage._asdict() for damage in self.damaged],
+            "best": None if self.best is None else self.best._asdict(),
+            "seconds_left": None if math.isnan(self.seconds_left) else round(self.seconds_left, 1),
+        }
+
+
+def status(folder: str | Path) -> Status:
+    """How far the run in ``folder`` is; changes nothing in it.
+
+    Raises:
+        InputError: There is no run in ``folder``, or its settings are damaged.
+    """
+    store = Store.open(folder, sweep=False)
+    claims = running(store.folder)
+    active = {claim.key for claim in claims}
+    leader, damaged, failed, seconds, finished = Leader(), [], [], [], 0
+    trials = store.spec.trials()
+    for trial in trials:
+        found = store.look(trial)
+        leader.add(found)
+        if isinstance(found, Record):
+            finished += 1
+            seconds.append(found.seconds)
+        elif trial.key not in active:
+            if isinstance(found, Damage):
+                damaged.append(found)
+            last = ending(store.folder, trial.key)
+            if last is not None and last.event == "failed":
+                failed.append(Failure(trial, last.words))
+    known = [value for value in seconds if not math.isnan(value)]
+    left = math.nan
+    if known and claims:
+        each = sum(known) / len(known)
+        gone = sum(min(time.time() - claim.since, each) for claim in claims)
+        left = max(0.0, (len(trials) - finished) * each - gone) / len(claims)
+    found_all = (tuple(claims), tuple(failed), tuple(damaged), leader.best, left)
+    return Status(store.folder, len(trials), finished, *found_all)
+
+
+def name(trial: TrialSpec) -> str:
+    """What a trial is called in lists: its arm and its seed."""
+    return f"{trial.arm.name}, seed {trial.seed}"

@@ -1,0 +1,83 @@
+"""Every message of the core, word for word: a page to be read, and no word changes unseen.
+
+python tests/test_core_messages.py writes tests/messages.txt anew.
+"""
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+from softhot import (
+    RULES,
+    Bernoulli,
+    InputError,
+    Uniform,
+    binary_cross_entropy,
+    cross_entropy,
+    smooth_labels,
+)
+from test_core_errors import (
+    BINARY_LOSS,
+    CALLS,
+    ELSE,
+    LOSS,
+    NONE_IS_RIGHT,
+    TARGETS,
+    WARNED,
+    B,
+    Y,
+    Z,
+)
+
+PAGE = Path(__file__).parent / "messages.txt"
+GROUPS = {
+    "cross_entropy": (cross_entropy, {"logits": Z, "labels": Y, "rule": Uniform(0.1)}, LOSS),
+    "smooth_labels": (smooth_labels, {"labels": Y, "rule": 0.1, "num_classes": 4}, TARGETS),
+    "binary_cross_entropy": (
+        binary_cross_entropy,
+        {"logits": B * 1.5, "labels": B, "rule": Bernoulli(0.1)},
+        BINARY_LOSS,
+    ),
+}
+
+
+def calls():
+    """A title and a call that raises or warns, of every kind of bad input."""
+    for name, (function, right, table) in GROUPS.items():
+        for bad in table:
+            yield f"{name}: {bad.why}", lambda f=function, g=right | bad.given: f(**g)
+    for why, call, *_ in ELSE:
+        yield f"else: {why}", call
+    for name, function, _, allowed in CALLS:
+        value = next(v for v in allowed.bad_values() if v is not None or name not in NONE_IS_RIGHT)
+        yield f"an argument: {name}", lambda f=function, v=value: f(v)
+    for rule in RULES.values():
+        for name, allowed in rule.RANGES.items():
+            value = allowed.bad_values()[0]
+            yield f"a rule: {rule.__name__}", lambda r=rule, n=name, v=value: r(**{n: v})
+    for i, (call, _) in enumerate(WARNED):
+        yield f"a warning: {i + 1}", call
+
+
+def message(call) -> str:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            call()
+        except InputError as error:
+            return str(error)
+    return " / ".join(str(warning.message) for warning in caught)
+
+
+def page() -> str:
+    with np.printoptions(legacy=False):
+        return "".join(f"{title}\n    {message(call)}\n" for title, call in calls())
+
+
+def test_no_word_of_a_message_changes_unseen():
+    assert page() == PAGE.read_text()
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
