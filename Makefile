@@ -1,5 +1,5 @@
 # make study   install what the study needs and run it      make test   install and run the whole suite
-# make docs    build the documentation site
+# make docs    build the documentation site      make crash   200 kills, full disks and damage
 # make lint    style and types      make fuzz   the long property tests      make clean   undo all installs
 # make coverage   every branch of the core, by its own tests      make mutation   mutation tests of the core: hours
 PYTHON ?= python3
@@ -8,7 +8,7 @@ PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --dis
 ARGS ?=
 CORE := tests/test_core_*.py tests/test_diagnose*.py
 
-.PHONY: study test docs lint fuzz coverage mutation bench clean
+.PHONY: study test docs lint crash fuzz coverage mutation bench clean
 study: .venv/study
 	$(BIN)/softhot study $(ARGS)
 
@@ -23,6 +23,9 @@ lint: .venv/test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+crash: .venv/test
+	$(BIN)/python tests/crash.py $(ARGS)
 
 fuzz: .venv/test
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 tests/test_core_*.py $(ARGS)

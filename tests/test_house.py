@@ -65,6 +65,49 @@ def test_files_stay_small(path):
     assert len(path.read_text().splitlines()) <= 500
 
 
+def unsafe(path: Path) -> list[str]:
+    """What in a file could run code that is hidden in data: pickles, under any of their names."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+        names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
+        found += {name.split(".")[0] for name in names} & {
+            "pickle",
+            "cloudpickle",
+            "dill",
+            "shelve",
+        }
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            given = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if called in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":
+                found.append(called)
+            if called == "torch.load" and given.get("weights_only") != "True":
+                found.append(called)
+            if called in ("joblib.load", "joblib.dump", "eval", "exec"):
+                found.append(called)
+            if given.get("allow_pickle") == "True":
+                found.append("allow_pickle=True")
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_nothing_is_unpickled(path):
+    assert not unsafe(path)
+
+
+def test_a_pickle_would_be_found(tmp_path):
+    for text in (
+        "import pickle",
+        "from dill import load",
+        "np.load(f)",
+        "torch.load(f)",
+        "eval(x)",
+    ):
+        (tmp_path / "m.py").write_text(text)
+        assert unsafe(tmp_path / "m.py"), text
+
+
 def loaded_after(statement: str) -> set[str]:
     code = f"{statement}\nimport sys; print(*{{m.split('.')[0] for m in sys.modules}})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -17,15 +17,14 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 LOGS = "logs"
 EVENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ (started|finished|failed) (.*)")
 
 
-@dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """The last event in a log: its name, and what is said of it."""
 
     event: str

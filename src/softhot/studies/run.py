@@ -85,6 +85,8 @@ def run(
     """
     if jobs is not None:
         executors.JOBS.check("jobs", jobs)
+    _data.cache_clear()  # a file may have changed since
+    _loaded.cache_clear()
     dataset, _ = data(spec)  # or an InputError
     for trial in spec.trials()[: len(spec.arms)]:
         check_data(trial, dataset)
@@ -117,6 +119,7 @@ def _looked_through(store: Store) -> tuple[Leader, tuple[TrialSpec, ...]]:
         found = store.look(trial)
         if isinstance(found, Record):
             leader.add(found)
+            _same_data(store, found)
             other |= {n: was for n, was in found.versions.items() if now.get(n) != was}
             continue
         pending.append(trial)
@@ -132,6 +135,15 @@ def _looked_through(store: Store) -> tuple[Leader, tuple[TrialSpec, ...]]:
         )
         warnings.warn(text, SofthotWarning, stacklevel=3)
     return leader, tuple(pending)
+
+
+def _same_data(store: Store, record: Record) -> None:
+    """Refuse to go on with data that is not what earlier trials of the run were trained on."""
+    dataset, parts = data(record.trial)
+    if (record.data, record.split) != (dataset.digest, parts.digest):
+        changed = f"{record.trial.dataset} has changed since its trials were trained"
+        hint = f"{changed}: give a new folder, or the data as it was."
+        raise InputError("folder", "a run on the same data", str(store.folder), hint)
 
 
 def data(of: StudySpec | TrialSpec) -> tuple[Dataset, Split]:

@@ -39,7 +39,7 @@ from softhot.studies.spec import StudySpec, TrialSpec, canonical
 
 SETTINGS = "study.toml"
 TRIALS = "trials"
-OURS = {TRIALS, CLAIMS, LOGS, "report.html"}  # what a run's folder may hold beside the settings
+PAGE = "report.html"  # what else a run's folder may hold
 TEMPORARY = ".softhot-writing-"  # how the name of an unfinished file begins
 FORMAT = 2
 RECORD_LIMIT = 1 << 20  # bytes; a record is about 1,000
@@ -359,8 +359,7 @@ def _found(folder: Path, spec: StudySpec) -> None:
     except OSError as error:
         raise _unusable(folder, error) from None
     strangers = [name for name in inside if not name.startswith(TEMPORARY)]
-    kept = any(_exists(folder / TRIALS / f"{trial.key}.json") for trial in spec.trials())
-    if strangers and not (OURS.issuperset(strangers) and kept):
+    if strangers and not _ours(folder, strangers, spec):
         raise InputError(
             "folder",
             f"new, empty or a run (with its {SETTINGS})",
@@ -372,6 +371,15 @@ def _found(folder: Path, spec: StudySpec) -> None:
     except OSError as error:
         raise _unusable(folder, error) from None
     _write(folder / SETTINGS, spec.to_toml().encode())
+
+
+def _ours(folder: Path, names: list[str], spec: StudySpec) -> bool:
+    """Whether a folder with just these names in it is a run of ``spec`` that lost its settings."""
+    parts = {TRIALS, CLAIMS, LOGS}
+    known = {trial.key for trial in spec.trials()}
+    inside = [path for part in parts for path in (folder / part).glob("*")]
+    ours = all(path.stem in known or path.name.startswith(TEMPORARY) for path in inside)
+    return ours and bool(parts.intersection(names)) and {*parts, PAGE}.issuperset(names)
 
 
 def _settings(folder: Path) -> StudySpec:
