@@ -128,7 +128,7 @@ def name_target(case: Case, second: Second = lambda case: None) -> None:
     """Name the target that the rows of ``case`` show; ``second`` looks at another K."""
     k, tolerance = case.num_classes, case.tolerance
     shares = {y: row for y, row in case.shares.items() if np.abs(row).max() > tolerance}
-    if shares and all(int(row.argmax()) == (y - 1) % k for y, row in shares.items()):
+    if k > 1 and shares and all(int(row.argmax()) == (y - 1) % k for y, row in shares.items()):
         case.offset = True
         shares = {(y - 1) % k: row for y, row in shares.items()}
     if case.family == "softmax" and _skips_a_class(case, shares):

@@ -33,7 +33,9 @@ def sums(case: Case) -> str | None:
         return None
     if case.kind == "loss" and (_is_over_classes(case) or (case.pair and not case.sums_agree)):
         return None
-    label = max(total, key=lambda y: abs(total[y] - 1))
+    label = max(
+        total, key=lambda y: round(abs(total[y] - 1), 6)
+    )  # the first, not what rounding picks
     if abs(total[label] - 1) <= k * case.tolerance:
         return None
     what = "the target (or the whole loss by a factor)" if case.kind == "loss" else "the target"
@@ -76,7 +78,7 @@ def not_on_top(case: Case) -> str | None:
     if case.weights is not None or case.offset:
         return None
     for label, share in case.shares.items():
-        top = int(share.argmax())
+        top = int(share.round(6).argmax())
         if share[top] > share[label] + case.tolerance:
             return f"for label {label}, class {top} has {share[top]:.4g}, it {share[label]:.4g}."
     return None
@@ -174,7 +176,8 @@ def from_batch(case: Case) -> str | None:
 def _brief(row: Array, label: int) -> str:
     if row.ndim != 1 or len(row) < 2:
         return f"an array of shape {row.shape}"
-    return f"{row[label % len(row)]:.4g} and {row[(label + 1) % len(row)]:.4g}"
+    true, other = row.round(9)[[label % len(row), (label + 1) % len(row)]] + 0.0
+    return f"{true:.4g} and {other:.4g}"
 
 
 def label_out_of_range(label: Callable[[int], int]) -> Look:
