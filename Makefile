@@ -28,7 +28,7 @@ crash: .venv/test
 	$(BIN)/python tests/crash.py $(ARGS)
 
 fuzz: .venv/test
-	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 tests/test_core_*.py $(ARGS)
+	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 -m hypothesis tests $(ARGS)
 
 coverage: .venv/test
 	$(BIN)/python -m pytest -n 2 --cov=src/softhot/core --cov-report=term-missing:skip-covered --cov-fail-under=100 $(CORE) $(ARGS)

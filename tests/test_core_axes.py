@@ -91,6 +91,8 @@ def test_binary(name, rule, rows, axis):
     target = smooth_binary_labels(grid(FLAT, axis), rule, axis=axis)
     laws.close(flat(target, axis), smooth_binary_labels(FLAT, rule), 0)
     laws.close(smooth_binary_labels(FLAT[0], rule), smooth_binary_labels(FLAT, rule)[0], 0)
+    several = {"num_classes": K, "axis": axis, "kind": "multi_hot"}
+    laws.close(smooth_labels(grid(FLAT, axis), rule, **several), target, 0)
     z = np.random.default_rng(5).normal(size=(N, K))
     for weighting in ("sample", "class"):
         options = {"pos_weight": np.arange(1.0, K + 1), "weighting": weighting}

@@ -161,6 +161,37 @@ def test_degenerate_rules_are_plainer_ones():
     same(from_hierarchy([(name,) for name in "abcde"], beta=60.0), Uniform(0.0))
 
 
+def test_spatially_varying_smoothing_is_a_teacher_of_one_half():
+    """Its kernel's centre weighs as much as all neighbours, who thus are the teacher."""
+    k, size = 3, 6
+    labels = np.pad(np.random.default_rng(3).integers(k, size=(size, size)), 1, "edge")
+    kernel = np.exp(-0.5 * np.array([[2, 1, 2], [1, 0, 1], [2, 1, 2]]))
+    kernel[1, 1] = 0
+    around = np.zeros((size, size, k))
+    for i, j in np.ndindex(3, 3):
+        around += kernel[i, j] * np.eye(k)[labels[i : i + size, j : j + size]]
+    middle = labels[1:-1, 1:-1]
+    convolved = (kernel.sum() * np.eye(k)[middle] + around) / (2 * kernel.sum())
+    prior = around / kernel.sum()
+    laws.close(smooth_labels(middle, Teacher(0.5), num_classes=k, prior=prior), convolved, 1e-12)
+
+
+def test_a_squeezed_prediction_is_right_where_the_posterior_is():
+    """Scored against smoothed labels, ``(1 - a) p + a u`` has no slope, on average, at p."""
+    a, posterior = 0.2, np.random.default_rng(4).dirichlet(np.ones(K), size=N)
+    target = smooth_labels(posterior, a, num_classes=K, smooth_again=True)
+    squeezed = (1 - a) * posterior + a / K
+    slope = -(1 - a) * posterior * (target / squeezed)
+    slope = slope - posterior * slope.sum(1, keepdims=True)  # back through the softmax
+    laws.close(slope, np.zeros((N, K)), 1e-12)
+
+
+def test_uniform_for_two_classes_is_bernoulli_label_by_label():
+    labels = np.array([[1, 0, 1], [0, 0, 1]])
+    pairs = smooth_labels(labels, 0.1, num_classes=2, kind="ids")[..., 1]
+    laws.close(smooth_labels(labels, 0.1, num_classes=3, kind="multi_hot"), pairs, 1e-15)
+
+
 def test_per_sample_is_one_rule_a_row():
     shares = np.linspace(0, 0.9, N)
     loss, gradient = run(Uniform(PerSample()), replace(BATCH, alpha=shares))

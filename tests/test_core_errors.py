@@ -303,6 +303,14 @@ TARGETS = [
     Bad("prior", {"prior": P}, "prior", "0.7"),
     Bad("alpha", {"alpha": [0.1] * 3}, "alpha", "[0.1, 0.1, 0.1]"),
     Bad("multi-hot", {"labels": [[1.0, 1.0, 0.0, 0.0]]}, "labels[0]", "2.0", "smooth_binary_labels"),
+    Bad("multi-hot of another K", {"labels": [[1, 1, 0]], "kind": "multi_hot"}, "labels.shape[1]", "(1, 3)"),
+    Bad("multi-hot and a rule for one of K", {"labels": EYE, "kind": "multi_hot", "rule": Uniform(0.1)}, "rule", "Uniform", "out of K"),
+    Bad("multi-hot and a mask", {"labels": EYE, "kind": "multi_hot", "allowed": EYE > 0}, "allowed", "array"),
+    Bad("multi-hot and alpha", {"labels": EYE, "kind": "multi_hot", "alpha": 0.1}, "alpha", "0.1"),
+    Bad("multi-hot and a prior", {"labels": EYE, "kind": "multi_hot", "prior": 0.5}, "prior", "0.5"),
+    Bad("multi-hot 2", {"labels": EYE * 2, "kind": "multi_hot", "rule": 0.1}, "labels[0, 0]", "2.0", "two classes"),
+    Bad("multi-hot without an axis", {"labels": 1, "kind": "multi_hot"}, "labels", "1"),
+    Bad("multi-hot of one label", {"labels": [[1]], "kind": "multi_hot", "num_classes": 1}, "num_classes", "1"),
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import softhot
@@ -67,7 +67,6 @@ def test_the_convention_that_skips_padding_has_no_target_for_two_classes():
         diagnose(loss_of("skip_pad", 0.1), num_classes=2)
 
 
-@settings(max_examples=40)
 @given(
     alpha=st.floats(0.001, 0.45),
     k=st.integers(2, 12),
@@ -83,7 +82,6 @@ def test_finds_an_alpha_that_is_not_round(alpha, k, name, mean):
     assert values[name] == pytest.approx(alpha, abs=1e-6)
 
 
-@settings(max_examples=40)
 @given(alpha=st.floats(0.01, 0.4), k=st.integers(2, 12))
 def test_a_second_number_of_classes_tells_conventions_apart(alpha, k):
     assert diagnose(loss_of("others", alpha), num_classes=k).convention == "others"

@@ -29,7 +29,7 @@ from softhot.core.array import (
 from softhot.core.check import InputError, Interval, OneOf, SofthotWarning
 from softhot.core.losses import REDUCTION, WEIGHTING
 from softhot.core.rule import SHARE, Base, Rule
-from softhot.core.targets import broadcast, check_axis, check_mask
+from softhot.core.targets import CLASSES, broadcast, check_axis, check_mask
 from softhot.core.weights import Schedule, numbers
 
 UNIT = Interval(0, 1, "[]")
@@ -206,6 +206,24 @@ def smooth_binary_labels(
     dtype = dtype or (labels if real else xp.asarray(0.5)).dtype
     wide = accumulator(xp, labels) if real else widest(xp)
     return xp.astype(_target(rule, _check_labels(xp, labels, wide), xp, axis), dtype)
+
+
+def smooth_multi_hot(
+    labels: Any, rule: Any, num_classes: Any, axis: Any, dtype: Any, given: dict[str, Any]
+) -> Array:
+    """What :func:`softhot.smooth_labels` does with K yes-or-no labels: no class option fits."""
+    for name, value in given.items():
+        if value is not None:
+            raise InputError(name, "left out for multi-hot labels", value)
+    num_classes = CLASSES.check("num_classes", num_classes)
+    labels = as_arrays("labels", labels)[0]
+    if labels.ndim == 0:
+        raise InputError("labels", "an array with a label axis", labels)
+    axis = check_axis(axis, labels.ndim)
+    if labels.shape[axis] != num_classes:
+        allowed = f"num_classes = {num_classes}"
+        raise InputError(f"labels.shape[{axis}]", allowed, tuple(labels.shape))
+    return smooth_binary_labels(labels, rule, axis=axis, dtype=dtype)
 
 
 def binary_cross_entropy(logits: Any, labels: Any, rule: BinaryRule, **options: Any) -> Array:

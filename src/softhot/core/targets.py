@@ -35,7 +35,7 @@ from softhot.core.shapes import check_mask as check_mask
 from softhot.core.weights import PerClass, PerSample
 
 CLASSES = Interval(2, float("inf"), "[)", integer=True)
-KINDS = OneOf("ids", "one_hot", "soft")
+KINDS = OneOf("ids", "one_hot", "soft", "multi_hot")
 
 
 @dataclass(frozen=True)
@@ -123,12 +123,13 @@ def smooth_labels(
 
     Args:
         labels: class ids ``(...)`` (integers), one-hot rows or label distributions
-            ``(..., K, ...)`` (class axis at ``axis``), for instance from mixup. Multi-hot rows go
-            to :func:`softhot.smooth_binary_labels`.
-        rule: a target rule; a number means ``Uniform(number)``.
+            ``(..., K, ...)`` (class axis at ``axis``), for instance from mixup; or, with
+            ``kind="multi_hot"``, K independent labels, as :func:`softhot.smooth_binary_labels`.
+        rule: a target rule; a number means ``Uniform(number)``, or ``Bernoulli(number)`` for
+            independent labels.
         num_classes: K >= 2. Never guessed from the batch.
         kind: ``"ids"``, ``"one_hot"`` or ``"soft"``; needed only where the array could be read both
-            ways (integers whose class axis would have length K).
+            ways (integers whose class axis would have length K). Or ``"multi_hot"``.
         axis: where the class axis is (for distributions) or goes (for ids).
         allowed: booleans that broadcast to the result: mass only on these classes.
         alpha: weights ``(...)`` for a rule with :class:`softhot.PerSample`.
@@ -138,7 +139,7 @@ def smooth_labels(
         dtype: of the result; that of ``labels`` if they are real, else the namespace's default.
 
     Returns:
-        Array ``(..., K, ...)`` of the labels' namespace; every row sums to 1.
+        Array ``(..., K, ...)`` of the labels' namespace; every row sums to 1, unless multi-hot.
 
     Raises:
         InputError: for ids out of range, rows that don't sum to 1, ambiguous or already smoothed
@@ -148,6 +149,11 @@ def smooth_labels(
     array([[0.025, 0.025, 0.925, 0.025],
            [0.925, 0.025, 0.025, 0.025]])
     """
+    if kind == "multi_hot":
+        from softhot.core.binary import smooth_multi_hot  # which is built on this file
+
+        given = {"allowed": allowed, "alpha": alpha, "prior": prior}
+        return smooth_multi_hot(labels, rule, num_classes, axis, dtype, given)
     rule = check_rule(Uniform(rule) if isinstance(rule, float | int) else rule)
     if rule.penalties:
         hint = "Penalties act on logits: leave them to the loss and pass rule.base."
@@ -159,7 +165,8 @@ def smooth_labels(
     labels, xp = as_arrays("labels", labels)
     stated, kind = kind, _kind_of(xp, labels, num_classes, kind)
     place = check_axis(axis, labels.ndim + (kind == "ids"))
-    if stated is None and kind == "ids" and _could_be_one_hot(labels, axis, num_classes):
+    both = labels.ndim > 1 and -labels.ndim <= axis < labels.ndim
+    if stated is None and kind == "ids" and both and labels.shape[axis] == num_classes:
         hint = 'Say kind="one_hot" or kind="ids".'
         raise InputError("labels", "readable in one way", tuple(labels.shape), hint)
     axis = place
@@ -204,7 +211,8 @@ def make_target(
     dtype = accumulator(xp, labels) if soft else widest(xp)
     labels = xp.astype(labels, dtype) if soft else labels
     weight, per_class = _alpha(xp, labels, base, num_classes, alpha, dtype, counted, look)
-    if look and soft and not smooth_again and not _is_zero(weight) and base.PRIOR != "by_row":
+    hard = isinstance(weight, float) and weight == 0
+    if look and soft and not smooth_again and not hard and base.PRIOR != "by_row":
         _check_not_smoothed(xp, labels, counted)
     k = num_classes
     if allowed is not None:
@@ -320,11 +328,6 @@ def _kind_of(xp: Any, labels: Array, num_classes: int, stated: str | None) -> st
         allowed = f"class ids, or rows of {num_classes} probabilities"
         raise InputError("labels", allowed, labels, hint)
     return stated
-
-
-def _could_be_one_hot(labels: Array, axis: int, num_classes: int) -> bool:
-    inside = labels.ndim > 1 and -labels.ndim <= axis < labels.ndim
-    return inside and labels.shape[axis] == num_classes
 
 
 def _classes_last(
@@ -491,7 +494,3 @@ def _mean_rows(xp: Any, weights: Array, rows: Array, allowed: Array | None) -> A
 
 def _column(xp: Any, rows: Any) -> Any:
     return xp.expand_dims(rows, axis=-1) if getattr(rows, "ndim", 0) else rows
-
-
-def _is_zero(weight: Any) -> bool:
-    return isinstance(weight, float) and weight == 0
