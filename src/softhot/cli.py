@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 import warnings
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,11 +33,6 @@ app = App(
 )
 
 # Settings of a study that are options of the command.
-OPTIONS = (
-    *("alphas", "methods", "model", "seeds", "epochs", "early_stopping", "label_noise"),
-    *("imbalance", "subset", "folds", "search", "budget"),
-)
-
 Json = Annotated[bool, Parameter(name="--json", negative=())]
 
 
@@ -434,28 +429,10 @@ def _spec(source: str, **options: Any) -> StudySpec:
     return StudySpec(dataset=source, **given)
 
 
-def _command(spec: StudySpec, select: str) -> str:
-    """The command line that makes the study again."""
-    default = type(spec)(dataset=spec.dataset)
-    changed = [f.name for f in fields(spec) if getattr(spec, f.name) != getattr(default, f.name)]
-    words = ["softhot", "study", spec.dataset]
-    for name in changed:
-        if name not in OPTIONS:
-            words = ["softhot", "study", "study.toml"]
-            break
-        value = getattr(spec, name)
-        listed = value if isinstance(value, tuple) else (value,)
-        words += [f"--{name.replace('_', '-')}", ",".join(map(_word, listed))]
-    return shlex.join(words + (["--select", select] if select != "nll" else []))
-
-
-def _word(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
     """Compare what is finished, write the page, and print the tables and the verdict."""
     from softhot.report import render, write
+    from softhot.report.command import study_command
     from softhot.studies import compare
     from softhot.studies.run import data
 
@@ -465,7 +442,7 @@ def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
     html = render(
         comparison,
         records,
-        command=_command(spec, select),
+        command=study_command(spec, select),
         versions=_versions(),
         split_digest=split.digest,
     )

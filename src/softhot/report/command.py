@@ -1,0 +1,40 @@
+"""The command line that makes a study again."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softhot.studies import StudySpec
+
+# Settings that `softhot study` has an option for; with any other a study needs its file.
+OPTIONS = (
+    *("alphas", "methods", "model", "seeds", "epochs", "early_stopping", "label_noise"),
+    *("imbalance", "subset", "folds", "search", "budget"),
+)
+
+
+def study_command(spec: StudySpec, select: str) -> str:
+    """The command line that makes the study again.
+
+    >>> from softhot.studies import StudySpec
+    >>> study_command(StudySpec(seeds=3, label_noise=0.2), "nll")
+    'softhot study digits --label-noise 0.2 --seeds 3'
+    """
+    default = type(spec)(dataset=spec.dataset)
+    changed = [f.name for f in fields(spec) if getattr(spec, f.name) != getattr(default, f.name)]
+    words = ["softhot", "study", spec.dataset]
+    for name in changed:
+        if name not in OPTIONS:
+            words = ["softhot", "study", "study.toml"]
+            break
+        value = getattr(spec, name)
+        listed = value if isinstance(value, tuple) else (value,)
+        words += [f"--{name.replace('_', '-')}", ",".join(map(_word, listed))]
+    return shlex.join(words + (["--select", select] if select != "nll" else []))
+
+
+def _word(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
