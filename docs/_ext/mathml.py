@@ -16,6 +16,7 @@ from sphinx.util import logging
 
 # log x wants the space that log(x) does not.
 FUNCTION = re.compile(r"<mo>&ApplyFunction;</mo>(?=\s*<m(?!o))")
+BEFORE = re.compile(r"(</m(?!o\b)\w+>\s*)(<mi>\w+</mi>\s*<mo>&ApplyFunction;</mo>)")
 SPACE = '<mspace width="0.17em"/>'
 # Angles and bars as high as what they enclose would be as high as a sum beside them.
 STRETCHES = re.compile(r"<mo>([⟨⟩‖|])</mo>")
@@ -30,7 +31,8 @@ def mathml(node: Any, as_block: bool) -> str:
     except MathError as error:
         logger.warning("formula %r: %s", node.astext(), error, location=node)
         return ""
-    return STRETCHES.sub(r'<mo stretchy="false">\1</mo>', FUNCTION.sub(SPACE, text))
+    spaced = FUNCTION.sub(SPACE, BEFORE.sub(rf"\1{SPACE}\2", text))
+    return STRETCHES.sub(r'<mo stretchy="false">\1</mo>', spaced)
 
 
 def visit_inline(translator: Any, node: Any) -> None:
