@@ -20,7 +20,7 @@ def main(epochs=100):
         report[f"{name}, T = {remedy.temperature:.2f}"] = remedy.apply(report[name])
     for name, said in report.items():
         print(
-            f"{name:22s} NLL {nll(said):.3f}   calibration error {ece(said):.3f}   "
+            f"{name:24s} NLL {nll(said):.3f}   calibration error {ece(said):.3f}   "
             f"gap {gap(said):+.3f}"
         )
     return report
@@ -31,11 +31,11 @@ def draw(report):
 
     from softhot.plots import plot_reliability
 
-    figure, axes = pyplot.subplots(1, 3, figsize=(11, 4.6), layout="constrained")
+    figure, axes = pyplot.subplots(1, 3, figsize=(9.6, 4.2), layout="constrained")
     shown = [name for name in report if not name.startswith("hard labels,")]
     colours = ("#d55e00", "#0072b2", "#009e73")
     for ax, name, colour in zip(axes, shown, colours, strict=True):
-        plot_reliability(report[name], ax=ax, label=name, colour=colour)
+        plot_reliability(report[name], bins=10, ax=ax, label=name, colour=colour)
     return figure
 
 
