@@ -264,6 +264,34 @@ def test_columns_of_a_frame_name_the_classes():
     assert model.classes_.tolist() == ["ant", "bee", "cow"]
     assert model.feature_names_in_.tolist() == list("abcd")
     assert set(model.predict(frame)) <= {"ant", "bee", "cow"}
+    # In whatever order they come: classes are sorted, as everywhere in scikit-learn.
+    again = clone(model).fit(frame, Y[["cow", "ant", "bee"]])
+    assert again.classes_.tolist() == ["ant", "bee", "cow"]
+    np.testing.assert_allclose(again.predict_proba(frame), model.predict_proba(frame), atol=1e-6)
+    with pytest.raises(InputError, match="a name of its own"):
+        model.fit(frame, Y.set_axis(["ant", "bee", "ant"], axis=1))
+
+
+def test_soft_labels_in_a_grid_search():
+    X, _ = iris()
+    Y = soft(150, 3)
+
+    def score(model, X, Y):
+        return (Y * model.predict_log_proba(X)).sum(1).mean()
+
+    model = LabelSmoothingClassifier(LogisticRegression(), 0.0)
+    search = GridSearchCV(model, {"estimator__C": [1e-4, 1.0]}, scoring=score, cv=3)
+    assert np.isfinite(search.fit(X, Y).cv_results_["mean_test_score"]).all()
+
+
+def test_a_column_of_predictions_is_a_row_of_labels():
+    from catboost import CatBoostClassifier
+
+    X, y = iris()
+    trees = CatBoostClassifier(n_estimators=2, verbose=0, allow_writing_files=False)
+    model = LabelSmoothingClassifier(trees, 0.1).fit(X, np.array(["ant", "bee", "cow"])[y])
+    assert model.predict(X).shape == (150,)
+    assert (model.classes_[model.predict_proba(X).argmax(1)] == model.predict(X)).all()
 
 
 def test_one_hot_integers_are_labels_too():

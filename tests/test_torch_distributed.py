@@ -4,38 +4,31 @@ Starting processes is slow: a test starts its own once, and they go through all 
 """
 
 import datetime
+import itertools
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import torch.nn.functional as F
 from torch import nn
 
 import softhot
-from softhot import InputError, PerClass, PerSample
+from backends import Backend
+from batches import K, N, run
+from cases import CASES, batch_with
+from softhot import InputError
 from softhot.torch import CrossEntropyLoss, cross_entropy, vocab_parallel_cross_entropy
 
-N, K = 9, 11
-RULES = (
-    softhot.Uniform(0.0),
-    softhot.Uniform(0.1),
-    softhot.Uniform(PerClass(np.linspace(0, 0.4, K))),
-    softhot.Uniform(PerSample()),
-    softhot.Others(0.1),
-    softhot.NegativeUniform(-0.2),
-    softhot.Prior(0.2, tuple(range(1, K + 1))),
-    softhot.Prior(0.2, (1, *[0] * (K - 1))),
-    softhot.Ordinal(0.5),
-    softhot.Similarity(PerClass(np.linspace(0, 0.4, K)), np.full((K, K), 1 / K)),
-    softhot.Online(0.3),
-    softhot.Teacher(0.5, 2.0),
-    softhot.Focal(2.0),
-    softhot.MaxSup(0.1),
-    softhot.ConfidencePenalty(0.2),
-    softhot.ConfidencePenalty(0.2, 1.5),
-    softhot.Uniform(0.1) + softhot.MaxSup(0.1) + softhot.ConfidencePenalty(0.2),
+# Ways to call it, each with every rule of the case table.
+CALLS = (
+    set(),
+    {"masked", "where"},
+    {"ignored", "weight", "middle", "mean"},
+    {"masked", "weight", "where", "sum"},
 )
+DOUBLE = Backend("torch", "float64")
 
 
 def join(rank, size, store, *works):
@@ -64,6 +57,7 @@ def test_one_process(tmp_path):
 def test_two_processes(tmp_path):
     works = (
         shards_are_dense,
+        a_sharded_head_trains_as_a_whole_one,
         what_shards_cannot_do_is_said,
         data_parallel_is_whole,
         dtensors_are_whole,
@@ -85,73 +79,87 @@ def shards(size):
     return [even, uneven, [0] * (size - 1) + [K]]
 
 
-def batches():
-    """Arguments of the dense loss."""
-    random = torch.Generator().manual_seed(0)
-    z = 4 * torch.randn(N, K, generator=random, dtype=torch.float64)
-    y = torch.randint(K, (N,), generator=random)
-    plain = {"logits": z, "labels": y}
-    yield plain
-    yield {**plain, "reduction": "sum", "weight": torch.rand(K, generator=random)}
-    spoiled = z.clone()
-    spoiled[2] = torch.nan
-    yield {"logits": spoiled, "labels": y.index_fill(0, torch.tensor(2), -100), "reduction": "none"}
-    masked = z.clone()
-    masked[torch.rand(N, K, generator=random) < 0.5] = -torch.inf
-    masked.scatter_(1, y[:, None], z.gather(1, y[:, None]))
-    masked[:, 0] = z[:, 0]
-    yield {"logits": masked, "labels": y, "where": torch.arange(N) != 1}
-    yield {
-        "logits": z.reshape(N, K, 1).expand(N, K, 2) + torch.arange(2) / 9,
-        "labels": y[:, None].expand(N, 2),
-    }
-    for dtype in (torch.float32, torch.float16):
-        yield {"logits": z.to(dtype), "labels": y, "reduction": "mean"}
-
-
-def from_batch(rule, labels):
-    random = torch.Generator().manual_seed(1)
-    arguments = {}
-    if isinstance(rule.base.__dict__.get("alpha"), PerSample):
-        arguments["alpha"] = torch.rand(labels.shape, generator=random, dtype=torch.float64) / 2
-    if rule.base.PRIOR == "by_row":
-        prior = torch.rand(*labels.shape, K, generator=random, dtype=torch.float64).softmax(-1)
-        arguments["prior"] = prior.movedim(-1, 1)
-    elif rule.base.FROM_BATCH:
-        arguments["prior"] = torch.rand(K, K, generator=random, dtype=torch.float64).softmax(-1)
-    return arguments
-
-
 def shards_are_dense(rank, size):
-    for i, rule in enumerate(RULES):
-        for j, batch in enumerate(batches()):
-            if (i + j) % size:  # more processes are slower: they share the cases
+    """Every rule of the table, against NumPy; what is no sum over classes is refused."""
+    turns = enumerate(itertools.product(CASES, CALLS))
+    for case, names in (turn for i, turn in turns if i % size == 0):  # more processes are slower
+        batch = batch_with(case, names)
+        loss, slope = run(case.rule, batch)
+        arrays, _ = batch.arguments(DOUBLE)
+        logits, labels = arrays.pop("logits"), arrays.pop("labels")
+        arrays |= {"ignore_index": batch.ignore_index, "reduction": batch.reduction}
+        upstream = torch.tensor(2.0) if loss.ndim == 0 else torch.arange(labels.numel()) / 4
+        expected = upstream[:, None].numpy() * slope if loss.ndim else 2 * slope
+        for classes in shards(size):
+            mine = slice(sum(classes[:rank]), sum(classes[: rank + 1]))
+            own = logits[:, mine].clone().requires_grad_()
+            given = {**arrays, "classes": classes if names else None}
+            what = f"{case.name} {names} {classes}"
+            if any(isinstance(part, softhot.Margin) for part in case.rule.penalties):
+                with pytest.raises(InputError, match="maxima and sums over classes"):
+                    vocab_parallel_cross_entropy(own, labels, case.rule, **given)
                 continue
-            options = dict(batch)
-            logits, labels = options.pop("logits"), options.pop("labels")
-            options |= from_batch(rule, labels)
-            dense = logits.clone().requires_grad_()
-            upstream = (
-                torch.tensor(2.0) if options.get("reduction") != "none" else torch.arange(N) / 4
+            value = vocab_parallel_cross_entropy(own, labels, case.rule, **given)
+            (gradient,) = torch.autograd.grad(value, own, upstream.reshape(value.shape).double())
+            np.testing.assert_allclose(
+                batch.back(value.detach().numpy()), loss, rtol=1e-12, atol=1e-12, err_msg=what
             )
-            expected = cross_entropy(dense, labels, rule, **options)
-            (slopes,) = torch.autograd.grad(expected, dense, upstream.to(expected.dtype))
+            if batch.middle:
+                gradient = gradient.movedim(1, -1).reshape(N, -1)
+            np.testing.assert_allclose(
+                gradient.numpy(), expected[:, mine], rtol=1e-12, atol=1e-12, err_msg=what
+            )
+    for dtype in (torch.float32, torch.float16):
+        logits = torch.tensor(batch_with(CASES[0], []).logits).to(dtype).requires_grad_()
+        labels = torch.arange(N) % K
+        for rule in (softhot.Uniform(0.1), softhot.ConfidencePenalty(0.1)):
+            dense = cross_entropy(logits, labels, rule)
+            (slopes,) = torch.autograd.grad(dense, logits)
             for classes in shards(size):
-                first = sum(classes[:rank])
-                own = logits[:, first : first + classes[rank]].clone().requires_grad_()
-                for given in (classes, None):
-                    if given is None and rule is not RULES[1]:
-                        continue
-                    loss = vocab_parallel_cross_entropy(own, labels, rule, classes=given, **options)
-                    (slope,) = torch.autograd.grad(loss, own, upstream.to(loss.dtype))
-                    tolerance = 1e-12 if logits.dtype == torch.float64 else 1e-5
-                    what = (rule, classes, options)
-                    assert loss.dtype == expected.dtype
-                    assert torch.allclose(loss, expected, rtol=tolerance, atol=tolerance), what
-                    mine = slopes[:, first : first + classes[rank]]
-                    tolerance = max(tolerance, torch.finfo(logits.dtype).eps)
-                    assert slope.dtype == logits.dtype
-                    assert torch.allclose(slope, mine, rtol=tolerance, atol=tolerance / 4), what
+                mine = slice(sum(classes[:rank]), sum(classes[: rank + 1]))
+                own = logits[:, mine].detach().requires_grad_()
+                value = vocab_parallel_cross_entropy(own, labels, rule)
+                (slope,) = torch.autograd.grad(value, own)
+                assert (value.dtype, slope.dtype) == (torch.float32, dtype)
+                assert torch.allclose(value, dense, rtol=1e-5)
+                eps = torch.finfo(dtype).eps
+                assert torch.allclose(slope, slopes[:, mine], rtol=max(1e-5, eps), atol=eps)
+
+
+def a_sharded_head_trains_as_a_whole_one(rank, size):
+    """Digits, without smoothing beside torch's own loss, and with it beside torch's own too."""
+    from sklearn.datasets import load_digits
+
+    X, y = load_digits(return_X_y=True)
+    X, y = torch.tensor(X[:256] / 16), torch.tensor(y[:256])
+    for alpha in (0.0, 0.1):
+        curves = []
+        for whole in (True, False):
+            torch.manual_seed(0)
+            head = nn.Linear(64, 10).double()
+            if not whole:  # uneven: three classes here, seven there
+                mine = slice(0, 3) if rank == 0 else slice(3, 10)
+                weight, bias = head.weight[mine].clone(), head.bias[mine].clone()
+                head = nn.Linear(64, len(bias)).double()
+                head.weight.data, head.bias.data = weight, bias
+            optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
+            losses = []
+            for _ in range(15):
+                logits = head(X)
+                loss = (
+                    F.cross_entropy(logits, y, label_smoothing=alpha)
+                    if whole
+                    else vocab_parallel_cross_entropy(
+                        logits, y, label_smoothing=alpha, classes=(3, 7)
+                    )
+                )
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                losses.append(loss.item())
+            curves.append(losses)
+        assert curves[1] == pytest.approx(curves[0], rel=1e-9)
+        assert curves[0][-1] < 0.6 * curves[0][0]
 
 
 def what_shards_cannot_do_is_said(rank, size):
@@ -162,7 +170,7 @@ def what_shards_cannot_do_is_said(rank, size):
             vocab_parallel_cross_entropy(*arguments, **options)
         return str(error.value)
 
-    assert "labels[1]" in message(z, torch.tensor([0, 6, 2, 1]))
+    assert "target[1]" in message(z, torch.tensor([0, 6, 2, 1]))
     assert "Margin" in message(z, y, softhot.Margin(0.1))
     assert "classes" in message(z, y, classes=[6])
     assert "class ids" in message(z, torch.rand(4, 3))

@@ -85,7 +85,13 @@ def test_binary_cross_entropy_is_torch_s(reduction):
     z = 5 * torch.randn(6, 4, 3, generator=random, dtype=torch.float64)
     y = torch.rand(6, 4, 3, generator=random, dtype=torch.float64)
     weights = (None, torch.rand(4, 3, generator=random), torch.rand(6, 1, 1, generator=random))
-    pos_weights = (None, torch.tensor(3.0), torch.rand(3), torch.rand(4, 1) + 0.5)
+    pos_weights = (
+        None,
+        torch.tensor(3.0),
+        torch.tensor([3.0]),
+        torch.rand(3),
+        torch.rand(4, 1) + 0.5,
+    )
     for weight, pos_weight, alpha in itertools.product(weights, pos_weights, (0.0, 0.1)):
         given = {"weight": weight, "pos_weight": pos_weight, "reduction": reduction}
         how = "sample" if pos_weight is None else "class"
@@ -101,6 +107,18 @@ def test_binary_cross_entropy_is_torch_s(reduction):
 
 
 # Where torch's numbers are not the right ones.
+
+
+def test_one_weight_of_positives_for_one_logit_a_row():
+    """As in binary classification, where torch takes a tensor of one number."""
+    z, y = torch.randn(7, dtype=torch.float64), torch.arange(7) % 2
+    pos_weight = torch.tensor([3.0], dtype=torch.float64)
+    both(
+        lambda z: binary_cross_entropy_with_logits(z, y, pos_weight=pos_weight),
+        lambda z: F.binary_cross_entropy_with_logits(z, y.double(), pos_weight=pos_weight),
+        z,
+        1e-13,
+    )
 
 
 def test_ids_and_their_one_hot_rows_have_one_weighted_mean():
@@ -138,7 +156,7 @@ def test_a_label_on_a_masked_class_is_inf_as_in_torch():
             loss = cross_entropy(z, y, rule, reduction=reduction)
             assert loss.isinf().tolist() == expected, rule
             assert torch.equal(loss.isinf(), F.cross_entropy(z, y, reduction=reduction).isinf())
-    with pytest.raises(InputError, match=r"labels\[0\] must be an allowed class; got 1"):
+    with pytest.raises(InputError, match=r"target\[0\] must be an allowed class; got 1"):
         cross_entropy(z, y, label_smoothing=0.1, allowed=torch.tensor([True, False, True]))
 
 
@@ -200,10 +218,10 @@ def test_labels_out_of_range_are_named(rule, monkeypatch):
     for wrong in (5, -1, 123456):
         y[4] = wrong
         text = message(cross_entropy, z.requires_grad_(), y, rule)
-        assert f"labels[4] must be a class id in 0 .. 4; got {wrong}" in text
+        assert f"target[4] must be a class id in 0 .. 4; got {wrong}" in text
     y[4] = -100
     assert cross_entropy(z, y, rule).isfinite()
-    assert "labels[4]" in message(cross_entropy, z, y, rule, ignore_index=3)
+    assert "target[4]" in message(cross_entropy, z, y, rule, ignore_index=3)
     assert "got -100" in message(cross_entropy, z, y, rule, ignore_index=None)
 
 
@@ -213,9 +231,15 @@ def test_what_else_is_refused():
     assert "rule" in message(cross_entropy, z, y, softhot.Others(0.1), label_smoothing=0.1)
     assert "target" in message(cross_entropy, z, y.numpy())
     assert "input" in message(cross_entropy, z.numpy(), y)
+    for wrong in (z.cfloat(), z.long(), z.to_sparse()):
+        assert "input must be real floating-point logits" in message(cross_entropy, wrong, y)
+    assert "changed places" in message(cross_entropy, y, z)
+    last = message(cross_entropy, torch.zeros(2, 3, 5), torch.zeros(2, 3, dtype=torch.int64))
+    assert "input.movedim(-1, 1)" in last
+    assert "Cast them: target.long()" in message(cross_entropy, z, y.float())
     assert "target must be on the device" in message(cross_entropy, z, y.to("meta"))
-    assert "labels" in message(cross_entropy, z, y[:3])
-    assert "labels" in message(cross_entropy, z, y.float())
+    assert "target" in message(cross_entropy, z, y[:3])
+    assert "target" in message(cross_entropy, z, y.float())
     assert "sums to 1" in message(cross_entropy, z, 2 * rows)
     assert "not smoothed already" in message(
         cross_entropy, z, rows * 0.9 + 0.02, label_smoothing=0.1
@@ -236,8 +260,8 @@ def test_what_else_is_refused():
     assert "prior" in message(cross_entropy, z, y, label_smoothing=0.1, prior=rows)
     assert "classes" in message(cross_entropy, z[:, :1], y)
     assert "binary" in message(binary_cross_entropy_with_logits, z, z, softhot.Uniform(0.1))
-    assert "labels[0, 0]" in message(binary_cross_entropy_with_logits, z, torch.full((7, 5), 2))
-    assert "labels" in message(binary_cross_entropy_with_logits, z, y)
+    assert "target[0, 0]" in message(binary_cross_entropy_with_logits, z, torch.full((7, 5), 2))
+    assert "target" in message(binary_cross_entropy_with_logits, z, y)
     assert "pos_weight" in message(
         binary_cross_entropy_with_logits, z, rows, pos_weight=torch.ones(7, 5)
     )

@@ -216,7 +216,7 @@ def test_targets_weights_and_alphas_may_want_gradients(batch):
     (slope,) = torch.autograd.grad(cross_entropy(z, y, rule, alpha=alpha, reduction="sum"), alpha)
     true = z.gather(1, y[:, None]).squeeze(1)
     assert torch.allclose(slope, true - z.mean(1))
-    with pytest.raises(InputError, match=r"labels\[0\]"):
+    with pytest.raises(InputError, match=r"target\[0\]"):
         cross_entropy(z, y + 9, rule, alpha=alpha)
 
 

@@ -302,7 +302,7 @@ def _ids(labels: np.ndarray, num_classes: int) -> np.ndarray:
     bad = ~((labels >= 0) & (labels < num_classes) & (labels == np.floor(labels)))
     if bad.any():
         at = int(bad.argmax())
-        hint = "Pass distributions as soft_labels=."
+        hint = "Say how many classes there are: num_classes=. Pass distributions as soft_labels=."
         allowed = f"a class id in 0 .. {num_classes - 1}"
         raise InputError(f"labels[{at}]", allowed, float(labels[at]), hint)
     return labels.astype(np.int64)

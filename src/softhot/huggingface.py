@@ -99,13 +99,19 @@ class SmoothLoss:
             logits, labels = logits[..., :-1, :], labels[:, 1:]
         classes = logits.shape[-1]
         soft = labels.shape == logits.shape
-        total = cross_entropy(
-            logits.reshape(-1, classes),
-            labels.reshape(-1, classes) if soft else labels.reshape(-1),
-            self.rule if torch.is_grad_enabled() else HARD,
-            ignore_index=self.ignore_index,
-            reduction="mean" if num_items_in_batch is None else "sum",
-        )
+        try:
+            total = cross_entropy(
+                logits.reshape(-1, classes),
+                labels.reshape(-1, classes) if soft else labels.reshape(-1),
+                self.rule if torch.is_grad_enabled() else HARD,
+                ignore_index=self.ignore_index,
+                reduction="mean" if num_items_in_batch is None else "sum",
+            )
+        except InputError as error:  # what torch calls target is labels here
+            argument, hint = (
+                text.replace("target", "labels") for text in (error.argument, error.hint)
+            )
+            raise InputError(argument, error.allowed, error.value, hint) from None
         if num_items_in_batch is None:
             return total
         # A step in which every label is left out has the loss 0, not NaN.

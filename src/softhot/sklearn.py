@@ -129,8 +129,10 @@ class LabelSmoothingClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimato
     ``label_smoothing=0`` the estimator is fitted to the data as they are.
 
     Predictions and ``score`` are on hard labels, so in ``GridSearchCV`` the candidates compare;
-    ``scoring="neg_log_loss"`` is the one to use. Smoothed probabilities are less confident on
-    purpose: rescale them (``CalibratedClassifierCV``) before they are used as probabilities.
+    ``scoring="neg_log_loss"`` is the one to use. No scorer of scikit-learn takes soft labels: there
+    pass ``scoring=lambda model, X, Y: (Y * model.predict_log_proba(X)).sum(1).mean()``. Smoothed
+    probabilities are less confident on purpose: rescale them (``CalibratedClassifierCV``) before
+    they are used as probabilities.
 
     Args:
         estimator: a classifier whose ``fit`` takes ``sample_weight``. In a pipeline, smooth the
@@ -144,7 +146,8 @@ class LabelSmoothingClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimato
             ``SGDClassifier`` and for ``MLPClassifier`` with mini-batches, ``"sum"`` for the rest.
 
     Attributes:
-        classes_: (K,) class labels; 0 .. K-1 or the column names if fitted to soft labels.
+        classes_: (K,) class labels, sorted; 0 .. K-1 or the column names if fitted to soft labels.
+            Rules with a number for each class mean this order.
         estimator_: the fitted estimator.
         rule_: the rule in use.
         n_features_in_, feature_names_in_: as in scikit-learn.
@@ -219,7 +222,8 @@ class LabelSmoothingClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimato
     def predict(self, X: Any) -> np.ndarray:
         """(N,) class labels."""
         check_is_fitted(self)
-        return self.estimator_.predict(X)
+        labels = self.estimator_.predict(X)
+        return labels[:, 0] if getattr(labels, "ndim", 1) == 2 else labels  # CatBoost's column
 
     @available_if(_estimator_has("predict_proba"))
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -269,8 +273,12 @@ def encode_labels(y: Any) -> tuple[np.ndarray, np.ndarray, str]:
     if labels.ndim == 2 and labels.shape[1] > 1:
         if labels.dtype.kind not in "fiub":
             raise InputError("y", "class labels (N,) or probabilities (N, K)", _seen(labels))
-        classes = np.asarray(getattr(y, "columns", range(labels.shape[1])))
-        return classes, labels, "soft" if labels.dtype.kind == "f" else "one_hot"
+        # scikit-learn keeps classes sorted everywhere, and reads columns of probabilities so.
+        names = np.asarray(getattr(y, "columns", range(labels.shape[1])))
+        classes, order = np.unique(names, return_index=True)
+        if len(classes) < len(names):
+            raise InputError("y", "a column for each class, of a name of its own", names.tolist())
+        return classes, labels[:, order], "soft" if labels.dtype.kind == "f" else "one_hot"
     labels = column_or_1d(labels, warn=True)
     assert_all_finite(labels, input_name="y")
     check_classification_targets(labels)

@@ -67,7 +67,7 @@ class KerasClassifier(ClassifierMixin, BaseEstimator):
             back.
 
     Attributes:
-        classes_: (K,) class labels; 0 .. K-1 or the column names if fitted to soft labels.
+        classes_: (K,) class labels, sorted; 0 .. K-1 or the column names if fitted to soft labels.
         model_: the trained network.
         history_: metric name -> one number an epoch.
         rule_: the rule in use.

@@ -154,7 +154,9 @@ def binary_loss(
         if value is not None:
             broadcast(torch, name, value, tuple(logits.shape))
     pos_weight = options["pos_weight"]
-    if pos_weight is not None and pos_weight.ndim > 1:
+    if pos_weight is not None and pos_weight.numel() == 1:
+        options = {**options, "pos_weight": pos_weight.reshape(())}
+    elif pos_weight is not None and pos_weight.ndim > 1:
         # torch lines it up with the last axes; here it is one number for each label.
         shape = [1] * (logits.ndim - pos_weight.ndim) + list(pos_weight.shape)
         long = [axis for axis, n in enumerate(shape) if n > 1]

@@ -16,6 +16,7 @@ from softhot.torch import compiling, gpu
 from softhot.torch.binary import binary_loss, binary_rule_of
 from softhot.torch.categorical import Categorical, rule_of
 from softhot.torch.closed_form import apply, is_traced
+from softhot.torch.words import in_torch_words
 
 
 def cross_entropy(
@@ -100,11 +101,14 @@ def cross_entropy(
     overwrite = inplace and input.is_contiguous() and in_place(rule)
     loss = Categorical(target, rule, reduction, options, overwrite)
     others = (target, where, allowed, weight, alpha, prior)
-    if input.requires_grad and gpu.is_laid_out(input, target) and not is_traced(input, *others):
-        planned = gpu.apply(loss, input)
-        if planned is not None:
-            return planned
-    return apply(loss, input, *others)
+    try:
+        if input.requires_grad and gpu.is_laid_out(input, target) and not is_traced(input, *others):
+            planned = gpu.apply(loss, input)
+            if planned is not None:
+                return planned
+        return apply(loss, input, *others)
+    except InputError as error:
+        raise in_torch_words(error) from None
 
 
 def binary_cross_entropy_with_logits(
@@ -155,8 +159,11 @@ def binary_cross_entropy_with_logits(
     if torch.compiler.is_compiling():
         return compiling.binary_cross_entropy(input, target, rule, label_smoothing, *arguments)
     rule = binary_rule_of(rule, label_smoothing)
-    loss = binary_loss(input, target, rule, *arguments)
-    return apply(loss, input, target, weight, where, pos_weight)
+    try:
+        loss = binary_loss(input, target, rule, *arguments)
+        return apply(loss, input, target, weight, where, pos_weight)
+    except InputError as error:
+        raise in_torch_words(error) from None
 
 
 def _check_tensors(input: Any, target: Any) -> None:
@@ -164,6 +171,14 @@ def _check_tensors(input: Any, target: Any) -> None:
         if not isinstance(value, Tensor):
             hint = "softhot.cross_entropy takes any array."
             raise InputError(name, "a torch.Tensor", type(value), hint)
+    if not input.is_floating_point() or input.layout != torch.strided:
+        hint = "Write input.float()."
+        if input.layout != torch.strided:
+            hint = "Write input.to_dense()."
+        elif target.is_floating_point():
+            hint = "Have input and target changed places?"
+        found = f"{input.dtype}, {input.layout}"
+        raise InputError("input", "real floating-point logits, dense", found, hint)
     if target.device != input.device:
         hint = "Move it there: target.to(input.device)."
         raise InputError("target", f"on the device of input, {input.device}", target.device, hint)

@@ -339,7 +339,10 @@ def _check_legacy(size_average: Any, reduce: Any) -> None:
 def _check_tensors(**tensors: Any) -> None:
     for name, value in tensors.items():
         if value is not None and not isinstance(value, Tensor):
-            raise InputError(name, "a torch.Tensor", value, "Write torch.tensor([...]).")
+            hint = "Write torch.tensor([...])."
+            if name == "weight" and isinstance(value, int | float):
+                hint = "Pass smoothing by name: label_smoothing=."
+            raise InputError(name, "a torch.Tensor", value, hint)
 
 
 def _check_weighting(weighting: str, name: str, weight: Tensor | None) -> None:

@@ -33,6 +33,7 @@ from softhot.core.targets import Target, _alpha, _prior, check_labels
 from softhot.kernels.chunked import may_hold_minus_inf
 from softhot.torch.categorical import rule_of
 from softhot.torch.closed_form import apply, wide
+from softhot.torch.words import in_torch_words
 
 COUNT = Interval(0, math.inf, "[)", integer=True)
 
@@ -96,7 +97,10 @@ def vocab_parallel_cross_entropy(
         COUNT.check(f"classes[{i}]", count)
     options = {"where": where, "ignore_index": ignore_index, "alpha": alpha, "prior": prior}
     loss = Shards(target, rule, reduction, needed, tuple(classes), group, weight, options)
-    return apply(loss, input, target, weight, where, alpha, prior)
+    try:
+        return apply(loss, input, target, weight, where, alpha, prior)
+    except InputError as error:
+        raise in_torch_words(error) from None
 
 
 @dataclass(frozen=True)
