@@ -164,8 +164,8 @@ TIMM = Table(
             "y, Uniform(0.1), weight=w",
         ),
     ),
-    note="Their formulas, written anew here; [frameworks](frameworks.md) says what the libraries "
-    "themselves did.",
+    note="Their formulas, written anew here; [timm and fastai](timm-fastai.md) says what the "
+    "libraries themselves did.",
 )
 HUGGING_FACE = Table(
     "Hugging Face",

@@ -6,7 +6,8 @@ from softhot.core.check import InputError
 
 _NAMES = (("logits", "input"), ("labels", "target"))
 _STEPS = (
-    *_NAMES,
+    ("logits.astype", "input.astype"),
+    ("labels.astype", "target.astype"),
     (".astype(int)", ".long()"),
     (".astype(float)", ".float()"),
     (".astype(bool)", ".bool()"),
