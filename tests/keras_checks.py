@@ -416,6 +416,7 @@ def wrong_arguments_raise():
     refuses("y_true must be of shape (12, 5)", dense(True), LABELS, LOGITS)
     refuses("axis must be", sparse(True, axis=2), LABELS, LOGITS)
     refuses("y_pred.shape[1] must be at least 2", sparse(True), LABELS, LOGITS[:, :1])
+    refuses("y_true must be an array or a tensor", sparse(True), [0, 1], [[1.0, 2.0], [0.0, 1.0]])
     refuses("class ids for Focal", dense(True, rule=Focal(2.0)), np.eye(K)[LABELS], LOGITS)
 
 
@@ -523,6 +524,46 @@ def saved_models_load():
     for name, value in expected.items():
         close(found[name], value, 1e-6, name)
     back.fit(features, labels, epochs=1, batch_size=256, verbose=0)
+
+
+@check
+def tf_keras_is_the_same():
+    """With TensorFlow: its own name for Keras, its data sets and its strategies."""
+    if BACKEND != "tensorflow":
+        return
+    import tensorflow as tf
+
+    features, labels = digits()
+    data = tf.data.Dataset.from_tensor_slices((features, labels)).batch(256)
+    loss = sk.SparseCategoricalCrossentropy(True, label_smoothing=0.1)
+    expected = history(loss, features, labels)
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = tf.keras.models.clone_model(network())
+        model.set_weights(network().get_weights())
+        model.compile(tf.keras.optimizers.SGD(0.5), loss, [sk.NLL(loss)])
+    train = data.take(5)
+    curve = model.fit(train, epochs=3, verbose=0).history
+    close(curve["loss"], expected["loss"], 0.2)  # of nearly the same rows
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.keras")
+        back = tf.keras.models.load_model(Path(folder) / "model.keras")
+    close(back.evaluate(data, verbose=0), model.evaluate(data, verbose=0), 1e-6)
+
+
+@check
+def compiled_training_is_the_same():
+    """``jit_compile=True`` and sample weights in ``fit``, beside Keras's own loss without."""
+    features, labels = digits()
+    loss = sk.SparseCategoricalCrossentropy(True, label_smoothing=0.1)
+    dense = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
+    weights = RANDOM.uniform(size=len(labels)).astype("float32")
+    curves = []
+    for criterion, y in ((loss, labels), (dense, np.eye(10)[labels])):
+        model = network()
+        model.compile(keras.optimizers.SGD(0.5), criterion, jit_compile=criterion is loss)
+        given = {"sample_weight": weights, "batch_size": 256, "shuffle": False, "epochs": 2}
+        curves.append(model.fit(features, y, verbose=0, **given).history["loss"])
+    close(*curves, 1e-4)
 
 
 @check

@@ -5,6 +5,8 @@ Starting processes is slow: a test starts its own once, and they go through all 
 
 import datetime
 import itertools
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from cases import CASES, batch_with
 from softhot import InputError
 from softhot.torch import CrossEntropyLoss, cross_entropy, vocab_parallel_cross_entropy
 
+EXAMPLE = Path(__file__).parent.parent / "examples" / "torch_vocabulary_parallel.py"
 # Ways to call it, each with every rule of the case table.
 CALLS = (
     set(),
@@ -57,10 +60,11 @@ def test_one_process(tmp_path):
 def test_two_processes(tmp_path):
     works = (
         shards_are_dense,
-        a_sharded_head_trains_as_a_whole_one,
+        the_example_trains_as_a_whole_head_does,
         what_shards_cannot_do_is_said,
         data_parallel_is_whole,
         dtensors_are_whole,
+        dtensors_that_torch_takes_are_taken,
     )
     mp.spawn(join, (2, str(tmp_path / "store"), *works), nprocs=2)
 
@@ -126,40 +130,26 @@ def shards_are_dense(rank, size):
                 assert torch.allclose(slope, slopes[:, mine], rtol=max(1e-5, eps), atol=eps)
 
 
-def a_sharded_head_trains_as_a_whole_one(rank, size):
-    """Digits, without smoothing beside torch's own loss, and with it beside torch's own too."""
-    from sklearn.datasets import load_digits
-
-    X, y = load_digits(return_X_y=True)
-    X, y = torch.tensor(X[:256] / 16), torch.tensor(y[:256])
+def the_example_trains_as_a_whole_head_does(rank, size):
+    """Digits, with and without smoothing, beside torch's own loss on all ten classes."""
+    example = runpy.run_path(str(EXAMPLE))
     for alpha in (0.0, 0.1):
-        curves = []
-        for whole in (True, False):
-            torch.manual_seed(0)
-            head = nn.Linear(64, 10).double()
-            if not whole:  # uneven: three classes here, seven there
-                mine = slice(0, 3) if rank == 0 else slice(3, 10)
-                weight, bias = head.weight[mine].clone(), head.bias[mine].clone()
-                head = nn.Linear(64, len(bias)).double()
-                head.weight.data, head.bias.data = weight, bias
-            optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
-            losses = []
-            for _ in range(15):
-                logits = head(X)
-                loss = (
-                    F.cross_entropy(logits, y, label_smoothing=alpha)
-                    if whole
-                    else vocab_parallel_cross_entropy(
-                        logits, y, label_smoothing=alpha, classes=(3, 7)
-                    )
-                )
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.item())
-            curves.append(losses)
-        assert curves[1] == pytest.approx(curves[0], rel=1e-9)
-        assert curves[0][-1] < 0.6 * curves[0][0]
+        losses, accuracy = example["train"](alpha, steps=20)
+        head = nn.Linear(64, 10).double()
+        nn.init.zeros_(head.weight), nn.init.zeros_(head.bias)
+        optimizer = torch.optim.Adam(head.parameters(), lr=0.05)
+        expected = []
+        for _ in range(20):
+            optimizer.zero_grad()
+            rows = slice(0, 1200)
+            logits = head(example["X"][rows])
+            loss = F.cross_entropy(logits, example["y"][rows], label_smoothing=alpha)
+            loss.backward()
+            optimizer.step()
+            expected.append(loss.item())
+        assert losses == pytest.approx(expected, rel=1e-9)
+        predicted = head(example["X"][1200:]).argmax(1)
+        assert accuracy == (predicted == example["y"][1200:]).double().mean().item() > 0.8
 
 
 def what_shards_cannot_do_is_said(rank, size):
@@ -234,3 +224,44 @@ def dtensors_are_whole(rank, size):
                 where = (rule, logits_at, labels_at)
                 assert torch.allclose(loss.full_tensor(), expected, rtol=1e-13), where
                 assert torch.allclose(z.grad.full_tensor(), slopes, rtol=0, atol=1e-15), where
+
+
+def dtensors_that_torch_takes_are_taken(rank, size):
+    from torch.distributed.tensor import Replicate, Shard, distribute_tensor, init_device_mesh
+
+    mesh = init_device_mesh("cpu", (size,))
+    x, y = rows()
+    whole = network()(x).detach().requires_grad_()
+    weight = torch.tensor([1.0, 0.5, 2.0, 1.25, 3.0], dtype=torch.float64)
+    mixed = torch.full((8, 5), 0.1, dtype=torch.float64).scatter_(1, y[:, None], 0.6)
+    taken = []
+    for target, name in itertools.product((y, mixed), ("", "sum", "none", "weight", "ignore")):
+        options = {"reduction": name} if name in ("sum", "none") else {}
+        options |= {"weight": weight} if name == "weight" else {}
+        options |= {"ignore_index": int(y[1])} if name == "ignore" else {}
+        if name == "ignore" and target is mixed:
+            continue
+        for place in (Shard(0), Replicate()):
+
+            def given(place=place, target=target, options=options):
+                z = distribute_tensor(whole.detach(), mesh, [place]).requires_grad_()
+                labels = distribute_tensor(target, mesh, [place])
+                more = dict(options)
+                if "weight" in more:
+                    more["weight"] = distribute_tensor(more["weight"], mesh, [Replicate()])
+                return z, labels, more
+
+            z, labels, more = given()
+            try:
+                F.cross_entropy(z, labels, **more).sum().backward()
+            except (RuntimeError, NotImplementedError):
+                continue
+            z, labels, more = given()
+            loss = cross_entropy(z, labels, **more)
+            expected = cross_entropy(whole, target, **options)
+            (slopes,) = torch.autograd.grad(expected.sum(), whole)
+            loss.sum().backward()
+            assert torch.allclose(loss.full_tensor(), expected, rtol=1e-13), (name, place)
+            assert torch.allclose(z.grad.full_tensor(), slopes, rtol=0, atol=1e-15), (name, place)
+            taken.append((target is y, name, place))
+    assert len(taken) > 10, taken

@@ -281,7 +281,7 @@ def test_on_real_data_the_plain_losses_give_torch_s_curve():
         assert curves[0][-1] < 0.5 * curves[0][0]
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("torch_*.py")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in EXAMPLES.glob("torch*_digits.py")))
 def test_examples_run(name, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", [name])
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")

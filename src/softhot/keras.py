@@ -46,6 +46,7 @@ from softhot.core.rule import HARD, Rule, Uniform, check_rule, rule_from_dict
 from softhot.core.shapes import check_axis
 from softhot.core.weights import PerSample
 
+SQUASH = "If the model ends without softmax or sigmoid, pass from_logits=True."
 NO_ID = -(2**30)  # stands for what is not a whole number among class ids
 
 
@@ -79,13 +80,24 @@ class Crossentropy(keras.losses.Loss):
 
     @_outside_dynamo
     def call(self, y_true: Any, y_pred: Any) -> Any:
-        return self.rows(y_true, y_pred, self.rule)
+        return self._checked(y_true, y_pred, self.rule)
 
     @_outside_dynamo
     def hard(self, y_true: Any, y_pred: Any) -> Any:
         """The loss of every row without the rule: plain cross entropy."""
         y_true, y_pred = (ops.convert_to_tensor(y, dtype=self.dtype) for y in (y_true, y_pred))
-        return self.rows(y_true, y_pred, self.HARD)
+        return self._checked(y_true, y_pred, self.HARD)
+
+    def _checked(self, y_true: Any, y_pred: Any, rule: Any) -> Any:
+        for name, y in (("y_true", y_true), ("y_pred", y_pred)):
+            if not hasattr(y, "shape"):  # Keras makes a tensor of each number in a list
+                raise InputError(name, "an array or a tensor", type(y), "Write numpy.array(...).")
+        try:
+            return self.rows(y_true, y_pred, rule)
+        except InputError as error:
+            if self.from_logits or not error.argument.startswith("y_pred["):
+                raise
+            raise InputError(error.argument, "a probability", error.value, SQUASH) from None
 
     def get_config(self) -> dict[str, Any]:
         """The arguments as plain JSON values; ``label_smoothing`` as the rule it stands for."""
@@ -324,7 +336,8 @@ def _closed_form(function: Callable, z: Any, labels: Any, rule: Rule, options: d
         return rows(z)
     except InputError as error:
         argument = error.argument.replace("labels", "y_true").replace("logits", "y_pred")
-        raise InputError(argument, error.allowed, error.value, error.hint) from None
+        hint = error.hint.replace("ignore_index= or where=", "ignore_class= or sample_weight=0")
+        raise InputError(argument, error.allowed, error.value, hint) from None
 
 
 def _logits(y_pred: Any, from_logits: bool, axis: int | None, counted: Any = None) -> Any:
@@ -346,9 +359,8 @@ def _logits(y_pred: Any, from_logits: bool, axis: int | None, counted: Any = Non
     fits = ops.logical_and(p >= 0, p <= 1 + 1e-3)
     if is_concrete(p) and not bool(ops.all(fits)):
         wrong = first_true(KERAS, ops.logical_not(fits))
-        hint = "If the model ends without softmax or sigmoid, pass from_logits=True."
         value = float(p[wrong])
-        raise InputError(f"y_pred{position(wrong)}", "a probability", value, hint)
+        raise InputError(f"y_pred{position(wrong)}", "a probability", value, SQUASH)
     p = ops.where(fits, p, float("nan"))
     tiny = keras.config.epsilon()
     if axis is None:
