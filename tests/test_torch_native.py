@@ -255,7 +255,7 @@ def test_in_place_nothing_else_gets_wrong_numbers(way):
     with pytest.raises(InputError, match="inplace must be False where the gradient is diff"):
         torch.autograd.grad(loss(z * 1, labels), z, create_graph=True)
     outputs = z * 1
-    with pytest.raises(InputError, match=r"labels\[2\]"):
+    with pytest.raises(InputError, match=r"target\[2\]"):
         loss(outputs, labels.index_fill(0, torch.tensor([2]), 10))
     assert torch.equal(outputs, z)
 
@@ -409,7 +409,7 @@ def test_tensors_that_are_no_plain_rows_go_another_way(way):
 def test_bad_labels_are_named(way):
     logits, labels = batch()
     for bad in (10, -1, 2**33):
-        with pytest.raises(InputError, match=r"labels\[4\]"):
+        with pytest.raises(InputError, match=r"target\[4\]"):
             both(logits, labels.index_fill(0, torch.tensor([4]), bad), label_smoothing=0.1)
     alpha = torch.full((19,), 0.1).index_fill(0, torch.tensor([3]), 1.5)
     with pytest.raises(InputError, match=r"alpha must be"):
