@@ -16,7 +16,7 @@ FLOORS = {
     **dict.fromkeys(("torch", "jax", "keras", "sklearn", "boosting"), 2),
     **dict.fromkeys(("huggingface", "lightning", "sklearn_keras"), 2),
     **dict.fromkeys(("studies", "judge", "reproduce"), 3),
-    "plots": 4,
+    **dict.fromkeys(("plots", "mlflow"), 4),
     "report": 5,
     "cli": 6,
 }

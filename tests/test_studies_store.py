@@ -120,7 +120,7 @@ def test_a_record_cut_anywhere_is_damage(store):
 def test_arrays_cut_anywhere_are_damage(store):
     _, path = files(store)
     whole = path.read_bytes()
-    for length in [*range(0, len(whole), 37), len(whole) - 1]:
+    for length in range(len(whole)):
         path.write_bytes(whole[:length])
         damage = store.load(FIRST.key)
         assert isinstance(damage, Damage), length
@@ -134,7 +134,7 @@ def test_no_flipped_bit_is_read(store, which):
     path = list(files(store))[which]
     whole = path.read_bytes()
     random = np.random.default_rng(0)
-    for position in range(0, len(whole), 1 if which == 0 else 29):
+    for position in range(len(whole)):
         flipped = bytearray(whole)
         flipped[position] ^= 1 << int(random.integers(8))
         path.write_bytes(flipped)
