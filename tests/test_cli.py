@@ -248,6 +248,16 @@ def test_data_sets_are_listed_and_an_unknown_one_is_not_fetched(capsys):
     assert "Did you mean 'wine'?" in err
 
 
+def test_a_study_is_logged_to_mlflow(capsys):
+    arguments = ["study", "tiny.toml", "--out", "here", "--jobs", "1", "--mlflow", "file:mlruns"]
+    assert run(capsys, *arguments)[0] == 0
+    assert list(Path("mlruns").rglob("comparison.json"))
+    assert list(Path("mlruns").rglob("report.html"))
+    code, _, err = run(capsys, *arguments[:-1], "gopher://here")
+    assert code == 2
+    assert err.count("\n") == 1
+
+
 def test_an_unreachable_cluster_is_one_line(capsys):
     code, _, err = run(capsys, "study", "tiny.toml", "--executor", "dask://127.0.0.1:1")
     assert code == 2

@@ -235,7 +235,9 @@ def _folder(path: Path, image_size: int | None) -> Dataset:
             first = first or file
             if images and image.shape[:2] != images[0].shape[:2]:
                 sizes = [" × ".join(map(str, i.shape[1::-1])) for i in (images[0], image)]
-                hint = f"{first.name} is {sizes[0]}. Give an image_size to bring all to one."
+                hint = (
+                    f"{first.name} is {sizes[0]}. Bring all to one: load(folder, image_size=...)."
+                )
                 raise InputError(str(file), "of the others' size", sizes[1], hint)
             images.append(image)
             labels.append(k)

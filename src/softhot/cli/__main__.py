@@ -1,0 +1,7 @@
+"""`python -m softhot.cli` is the `softhot` command."""
+
+import sys
+
+from softhot.cli import main
+
+sys.exit(main())

@@ -1,0 +1,281 @@
+"""Commands around a study: train it, see how far it is, report on it, list its data."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from softhot.cli.common import FAILED, Json, app, print_json, say, versions
+from softhot.core.check import InputError
+
+if TYPE_CHECKING:
+    from softhot.studies import Comparison, Store, StudySpec
+
+RUNS = Path("runs")
+
+
+@app.command
+def study(
+    source: str = "digits",
+    /,
+    *,
+    alphas: str | None = None,
+    methods: str | None = None,
+    model: str | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    early_stopping: int | None = None,
+    label_noise: float | None = None,
+    imbalance: float | None = None,
+    subset: int | None = None,
+    folds: int | None = None,
+    search: str | None = None,
+    budget: int | None = None,
+    select: str = "nll",
+    out: Path | None = None,
+    jobs: int | None = None,
+    executor: str | None = None,
+    mlflow: str | None = None,
+    json: Json = False,
+) -> int:
+    """Train with and without smoothing, over paired seeds, and say whether to smooth.
+
+    Example: softhot study digits --methods uniform,dropout,l2 --label-noise 0.2 --seeds 5
+
+    Interrupt it at any time: the same command continues where it stopped.
+
+    Parameters
+    ----------
+    source
+        A data set (softhot datasets lists them), or a study file (.toml) that these options change.
+    alphas
+        Smoothing weights, separated by commas; 0 (no smoothing) is always among them.
+    methods
+        What is compared with plain cross entropy, separated by commas, each at the same number of
+        settings: uniform, others, prior, similarity, ordinal, online, confidence_penalty, maxsup,
+        margin, focal, l2, dropout, mixup, human; or combinations, as uniform+dropout.
+    model
+        What is trained: linear, mlp, ..., or your Python file with train(trial) -> Predictions.
+    seeds
+        How many seeds; each trains every arm from the same initial weights on the same batches.
+    epochs
+        Passes over the training rows.
+    early_stopping
+        Passes without a better NLL on validation (hard labels) after which training stops.
+    label_noise
+        Share of training labels made wrong on purpose, from 0 to 1.
+    imbalance
+        How much rarer the last class is made than the first.
+    subset
+        How many training rows to keep.
+    folds
+        Cut training and validation rows into so many folds, which the seeds take turns to hold out.
+    search
+        How settings are found: grid, or optuna, which lets validation scores decide.
+    budget
+        Settings that a search tries for each method.
+    select
+        Metric that chooses on validation: nll, accuracy, brier, ece, ece_mass, gap, aurc.
+    out
+        Folder of the run; by default runs/<data set>-<digest of the study>.
+    jobs
+        Trials at a time; by default one for each processor.
+    executor
+        Where to train, if not here: dask://host:port, ray://host:port, ray://auto,
+        slurm://partition?time=60, or dask://local, ray://local to start one here.
+    mlflow
+        Also log every trial to MLflow there, as file:mlruns or http://host:port.
+    json
+        Print the comparison as JSON instead of tables.
+    """
+    from softhot.studies import run
+    from softhot.studies.compare import SELECT
+
+    SELECT.check("select", select)
+    spec = _spec(
+        source,
+        alphas=_numbers("alphas", alphas),
+        methods=None if methods is None else methods.split(","),
+        model=model,
+        seeds=seeds,
+        epochs=epochs,
+        early_stopping=early_stopping,
+        label_noise=label_noise,
+        imbalance=imbalance,
+        subset=subset,
+        folds=folds,
+        search=search,
+        budget=budget,
+    )
+    folder = out or RUNS / f"{Path(spec.dataset).stem}-{spec.digest[:8]}"
+    with _logger(spec, folder, mlflow) as log:
+        with _progress(spec, folder, quiet=json) as show:
+            both = partial(_each, (show, log)) if log else show
+            store = run(spec, folder, jobs=jobs, executor=executor, progress=both)
+        for failure in store.failures:
+            say(f"failed: {failure.trial.arm.name}, seed {failure.trial.seed}: {failure.reason}")
+        _publish(store, select, folder / "report.html", json)
+    return FAILED if store.failures else 0
+
+
+@app.command
+def status(folder: Path, /, *, json: Json = False) -> int:
+    """How far a run is, from outside: what is finished, runs, failed, and which arm leads.
+
+    Example: softhot status runs/digits-1a2b3c4d
+
+    Parameters
+    ----------
+    folder
+        Folder of the run.
+    json
+        Print it as JSON.
+    """
+    from softhot.studies.status import status as found
+
+    now = found(folder)
+    if json:
+        print_json(now.to_dict())
+    else:
+        from softhot.report.progress import status_parts
+        from softhot.report.terminal import show
+
+        for part in status_parts(now):
+            show(part)
+    return FAILED if now.failed else 0
+
+
+@app.command
+def report(
+    folder: Path, /, *, select: str = "nll", out: Path | None = None, json: Json = False
+) -> int:
+    """Make the report of a run again, from what is finished so far, without training.
+
+    Example: softhot report runs/digits-1a2b3c4d --select accuracy
+
+    Parameters
+    ----------
+    folder
+        Folder of the run.
+    select
+        Metric that chooses alpha on validation.
+    out
+        The page; by default report.html in the folder.
+    json
+        Print the comparison as JSON instead of tables.
+    """
+    from softhot.studies import Store
+    from softhot.studies.compare import SELECT
+
+    SELECT.check("select", select)
+    store = Store.open(folder)
+    for damage in store.damaged:
+        say(f"{damage.name} is left out: {damage.reason}")
+    _publish(store, select, out or folder / "report.html", json)
+    return 0
+
+
+@app.command
+def datasets(*, fetch: str | None = None, json: Json = False) -> int:
+    """List the data sets: what they are, whether they are here, where they come from.
+
+    Example: softhot datasets --fetch movie_snippets
+
+    Nothing is downloaded unless asked. Your own data needs no entry: give its path.
+
+    Parameters
+    ----------
+    fetch
+        Download this data set, verify its checksum and keep it.
+    json
+        Print the list as JSON.
+    """
+    from softhot.datasets import DATASETS
+    from softhot.datasets import fetch as fetched
+
+    if fetch is not None:
+        print(f"{fetch}: {fetched(fetch)}")
+        return 0
+    if json:
+        print_json({name: info.to_dict() for name, info in DATASETS.items()})
+        return 0
+    from softhot.report.terminal import datasets_table, show
+
+    show(datasets_table(DATASETS))
+    return 0
+
+
+def _numbers(argument: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers separated by commas."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(number) for number in text.split(","))
+    except ValueError:
+        hint = f"Write them like --{argument} 0,0.1,0.2."
+        raise InputError(argument, "numbers separated by commas", text, hint) from None
+
+
+def _spec(source: str, **options: Any) -> StudySpec:
+    """The study that a data set or a file and the options that were given ask for."""
+    from softhot.studies import StudySpec
+
+    path = Path(source)
+    given = {name: value for name, value in options.items() if value is not None}
+    if path.suffix == ".toml":
+        return replace(StudySpec.read(path), **given)
+    return StudySpec(dataset=source, **given)
+
+
+def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
+    """Compare what is finished, write the page, and print the tables and the verdict."""
+    from softhot.report import render, write
+    from softhot.report.command import study_command
+    from softhot.studies import compare
+    from softhot.studies.run import data
+
+    records, spec = store.records(), store.spec
+    comparison: Comparison = compare(records, spec, select)
+    _, split = data(spec)
+    html = render(
+        comparison,
+        records,
+        command=study_command(spec, select),
+        versions=versions(),
+        split_digest=split.digest,
+    )
+    write(page, html)
+    if as_json:
+        print_json({**comparison.to_dict(), "report": str(page)})
+        return
+    from softhot.report.terminal import show, study_table, verdict
+
+    show(study_table(comparison))
+    show(verdict(comparison))
+    show(f"Report: {page}")
+
+
+def _progress(spec: StudySpec, folder: Path, quiet: bool) -> Any:
+    from softhot.report.progress import TrialProgress
+
+    return TrialProgress(len(spec.trials()), folder, quiet)
+
+
+def _logger(spec: StudySpec, folder: Path, uri: str | None) -> Any:
+    if uri is None:
+        return nullcontext()
+    try:
+        from softhot.mlflow import TrialLogger
+
+        return TrialLogger(spec, folder, uri=uri)
+    except ModuleNotFoundError as error:
+        hint = f"{error.name} is missing: pip install 'softhot[mlflow]'."
+        raise InputError("mlflow", "left out without its library", uri, hint) from None
+
+
+def _each(callbacks: tuple[Any, ...], event: Any) -> None:
+    for callback in callbacks:
+        callback(event)
