@@ -27,11 +27,14 @@ def draw(report):
 
     figure, axes = pyplot.subplots(1, 3, figsize=(8, 2.6), sharey=True, layout="constrained")
     for ax, (name, (target,)) in zip(axes, report.items(), strict=True):
-        ax.bar(NAMES, target, color="#0072b2")
+        bars = ax.bar(NAMES, target, color="#0072b2")
+        shown = [f"{share:.2g}" if k in (3, 7) and share else "" for k, share in enumerate(target)]
+        ax.bar_label(bars, shown, fontsize=9)
+        ax.set(yscale="log", ylim=(3e-3, 2.5))  # or the small shares could not be seen
         ax.set_title(name, loc="left", fontsize=10)
         ax.spines[["top", "right"]].set_visible(False)
         ax.set_xlabel("class")
-    axes[0].set_ylabel("target")
+    axes[0].set_ylabel("target, logarithmic")
     return figure
 
 

@@ -105,6 +105,9 @@ def test_every_claim_is_measured_kept_and_not_measured_twice(tmp_path):
     with pytest.raises(InputError, match="settings"):
         reproduce([], settings=[other], seeds=3, out=path)
     assert path.read_bytes() == kept
+    dataclasses.replace(every, versions=(("torch", "1.0"),)).write(path)
+    with pytest.raises(InputError, match=r"torch 1\.0"):
+        reproduce([], settings=[SMALL], seeds=3, out=path)
 
 
 def known(logits):

@@ -136,7 +136,7 @@ def commands_page() -> str:
     for command in sorted(name for name in app if not name.startswith("-")):
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            app.help_print([command], console=Console(file=out, width=96, color_system=None))
+            app.help_print([command], console=Console(file=out, width=88, color_system=None))
         help = "\n".join(line.rstrip() for line in out.getvalue().strip().splitlines())
         text += f"\n## `softhot {command}`\n\n```text\n{help}\n```\n"
     return text
@@ -182,13 +182,21 @@ def skip(app: Any, what: str, name: str, thing: Any, skipped: bool, options: Any
     return True if re.fullmatch(r"set_\w+_request", name) else None
 
 
-def drop_empty_globs(app: Sphinx, name: str, source: list[str]) -> None:
-    """A pattern in a table of contents may match no page yet."""
-    folder = (Path(app.srcdir) / name).parent
+def fill_tables_of_contents(app: Sphinx, name: str, source: list[str]) -> None:
+    """On the front page a pattern may match no page yet, and ``*`` means those left over."""
+    if name != "index":
+        return
+    folder = Path(app.srcdir)
+    entry = re.compile(r"[\w/-]*\*?")
     lines = source[0].splitlines()
-    pattern = re.compile(r"[\w/-]*\*")
-    keep = [line for line in lines if not pattern.fullmatch(line) or any(folder.glob(f"{line}.md"))]
-    source[0] = "\n".join(keep) + "\n"
+    found = {
+        line: sorted(folder.glob(f"{line}.md")) for line in lines if line and entry.fullmatch(line)
+    }
+    listed = {path for line, paths in found.items() if line != "*" for path in paths}
+    left = [path.stem for path in found.pop("*") if path not in listed and path.stem != "index"]
+    kept = [line for line in lines if "*" not in line or line not in found or found[line]]
+    at = kept.index("*")
+    source[0] = "\n".join([*kept[:at], *left, *kept[at + 1 :]]) + "\n"
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
@@ -196,5 +204,5 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", write)
     app.connect("autodoc-process-docstring", tidy, priority=400)  # before napoleon
     app.connect("autodoc-skip-member", skip)
-    app.connect("source-read", drop_empty_globs)
+    app.connect("source-read", fill_tables_of_contents)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -202,14 +202,18 @@ def _named(tick: Callable[[str, float], None], dataset: str) -> Callable[[str, f
 
 
 def _continued(old: Reproduction, new: Reproduction, path: Path) -> Reproduction:
-    """The old one, with the data sets of the new; where both have a data set, they must agree."""
+    """The old one, with the data sets of the new; what both say of themselves must agree."""
+    hint = "Give another file, or remove this one."
+    if old.versions != new.versions:
+        made, here = (", ".join(map(" ".join, one.versions)) for one in (old, new))
+        raise InputError("out", f"a file made with {here}", f"{path}, made with {made}", hint)
     mine = {setting.dataset: setting for setting in old.settings}
     for setting in new.settings:
         if old.seeds != new.seeds or mine.get(setting.dataset, setting) != setting:
-            hint = f"{path} was made with {old.command}. Give another file, or remove this one."
-            raise InputError("out", "a file of the same seeds and settings", str(path), hint)
+            found = f"{path}, made with {old.command}"
+            raise InputError("out", "a file of the same seeds and settings", found, hint)
         mine[setting.dataset] = setting
-    return replace(old, settings=tuple(mine.values()), versions=new.versions)
+    return replace(old, settings=tuple(mine.values()))
 
 
 def summarize(claim: Claim, findings: Iterable[Finding]) -> str:
