@@ -15,7 +15,7 @@ from softhot.core.check import InputError
 from softhot.studies import Store, run, status
 from softhot.studies.claims import claimed, held, running, tick
 from softhot.studies.logs import Log, ending
-from softhot.studies.run import attempt
+from softhot.studies.run import Work, attempt
 from studies_cases import TINY, contents, fabricate
 
 FIRST, SECOND, *_ = TINY.trials()
@@ -47,7 +47,7 @@ def test_a_claim_is_owned_by_one_and_seen_by_all(store):
         assert (claim.key, claim.name, claim.process) == (FIRST.key, "the first", os.getpid())
         Store.open(store.folder)  # sweeps away the claims of the dead alone
         assert held(store.folder, FIRST.key)
-        assert attempt(store, FIRST).elsewhere
+        assert attempt(store, Work((FIRST,), (FIRST,)))[0].elsewhere
     assert not held(store.folder, FIRST.key)
     assert running(store.folder) == ()
     assert list((store.folder / "claims").iterdir()) == []

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import time
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,12 +19,13 @@ from softhot.datasets import Dataset, Split, load, prepare, split
 from softhot.studies import executors
 from softhot.studies.claims import claimed, held
 from softhot.studies.executors import Map
+from softhot.studies.groups import Group, together
 from softhot.studies.leader import Best, Leader
 from softhot.studies.logs import Log, prints_into
 from softhot.studies.spec import StudySpec, TrialSpec
 from softhot.studies.status import name
-from softhot.studies.store import Failure, Record, Store
-from softhot.studies.train import check_data, train, versions
+from softhot.studies.store import Failure, Record, Store, TrialResult
+from softhot.studies.train import check_data, train, train_all, versions
 
 POLL = 0.5  # seconds between two looks at what other runs are doing
 STUCK = 3  # times that every trial may lose its process before the run gives up
@@ -58,8 +60,8 @@ def run(
     Interrupted at any moment, be it by Ctrl-C or by losing power, the same call continues where
     it stopped: no finished trial is trained again, and the logits are the same bytes, whatever
     the number of jobs and wherever they run. Several runs may share a folder: each trial is
-    trained by one of them. A process that is killed loses the trial it was at, which is tried
-    again.
+    trained by one of them. A process that is killed loses the trial, or the group of trials that
+    train together (:mod:`softhot.studies.groups`), that it was at, which is tried again.
 
     Args:
         spec: The study.
@@ -204,32 +206,73 @@ class Outcome(NamedTuple):
     elsewhere: bool = False
 
 
-def attempt(store: Store, trial: TrialSpec) -> Outcome:
-    """Train the trial and save it, unless another process is at it or has finished it.
+class Work(NamedTuple):
+    """A group of trials that train together, and which of them are wanted."""
+
+    group: Group
+    wanted: Group
+
+
+def attempt(store: Store, work: Work) -> list[Outcome]:
+    """Train and save what is wanted, unless another process is at it or has finished it.
 
     The process that trained also saves, so nothing large goes between processes: a pipe that is
     full when its reader is killed would hold its writers for ever.
     """
-    with claimed(store.folder, trial.key, name(trial)) as mine:
-        if not mine:
-            return Outcome(trial, elsewhere=True)
-        if not store.pending([trial]):
-            return Outcome(trial)
-        log, began = Log(store.folder, trial.key), time.perf_counter()
-        log.started()
+    with contextlib.ExitStack() as claims:
+        for trial in work.wanted:
+            if not claims.enter_context(claimed(store.folder, trial.key, name(trial))):
+                return [Outcome(trial, elsewhere=True) for trial in work.wanted]
+        pending = store.pending(work.wanted)
+        found = [Outcome(trial) for trial in work.wanted if trial not in pending]
+        logs = {trial: Log(store.folder, trial.key) for trial in pending}
+        for log in logs.values():
+            log.started()
+        for trial, result, seconds in _results(work.group, logs):
+            if isinstance(result, Exception):
+                logs[trial].failed(result)
+                failure = f"{type(result).__name__}: {result}"
+                found.append(Outcome(trial, seconds, failure))
+                continue
+            try:
+                store.save(trial, result)
+            except InputError as refusal:  # a disk that refuses is no fault of the trial
+                return [*found, Outcome(trial, refusal=refusal)]
+            logs[trial].finished(seconds)
+            found.append(Outcome(trial, seconds))
+        return found
+
+
+def _results(
+    group: Group, logs: Mapping[TrialSpec, Log]
+) -> Iterator[tuple[TrialSpec, TrialResult | Exception, float]]:
+    """Results, or errors, of the trials that have a log, with the seconds they took.
+
+    Should a whole group fail, its trials are tried one by one, so that none fails for another.
+    """
+    began = time.perf_counter()
+    if len(group) > 1 and logs:
+        first = next(iter(logs.values()))
+        try:
+            with prints_into(first):
+                results = train_all(group, *data(group[0]))
+        except Exception as error:
+            first.printed(f"not together: {type(error).__name__}: {error}\n")
+        else:
+            seconds = (time.perf_counter() - began) / len(group)
+            for trial, result in zip(group, results, strict=True):
+                if trial in logs:
+                    yield trial, result, seconds
+            return
+    for trial, log in logs.items():
+        began = time.perf_counter()
+        found: TrialResult | Exception
         try:
             with prints_into(log):
-                result = train(trial, *data(trial))
+                found = train(trial, *data(trial))
         except Exception as error:
-            log.failed(error)
-            failure = f"{type(error).__name__}: {error}"
-            return Outcome(trial, time.perf_counter() - began, failure)
-        try:
-            store.save(trial, result)
-        except InputError as refusal:  # a disk that refuses is no fault of the trial
-            return Outcome(trial, refusal=refusal)
-        log.finished(seconds := time.perf_counter() - began)
-        return Outcome(trial, seconds)
+            found = error
+        yield trial, found, time.perf_counter() - began
 
 
 def _outcomes(
@@ -240,12 +283,16 @@ def _outcomes(
     Trials that another run is at are waited for. Those whose process was killed are tried again,
     as long as others get on.
     """
+    groups = together(store.spec.trials())
     stuck = 0
     while trials:
         elsewhere: set[TrialSpec] = set()
         over: set[TrialSpec] = set()
-        with contextlib.closing(mapped(functools.partial(attempt, store), trials)) as outcomes:
-            for outcome in outcomes:
+        left = set(trials)
+        wanted = [Work(group, tuple(t for t in group if t in left)) for group in groups]
+        works = [work for work in wanted if work.wanted]
+        with contextlib.closing(mapped(functools.partial(attempt, store), works)) as lists:
+            for outcome in itertools.chain.from_iterable(lists):
                 if outcome.refusal is not None:
                     raise outcome.refusal
                 if outcome.elsewhere:

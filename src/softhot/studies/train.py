@@ -11,7 +11,7 @@ import contextlib
 import importlib
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -42,6 +42,24 @@ def train(trial: TrialSpec, dataset: Dataset, split: Split) -> TrialResult:
     module = importlib.import_module(f"softhot.studies.models.{model(trial.model).module}")
     validation, test = module.train(trial, dataset, split)
     return result(trial, dataset, split, validation, test, time.perf_counter() - began)
+
+
+def train_all(
+    trials: Sequence[TrialSpec], dataset: Dataset, split: Split
+) -> list[TrialResult | Exception]:
+    """Train trials as one program; of one that failed, its error."""
+    from softhot.studies.models.replicas import train_together
+
+    began = time.perf_counter()
+    logits = train_together(trials, dataset, split)
+    seconds = (time.perf_counter() - began) / len(trials)
+    found: list[TrialResult | Exception] = []
+    for trial, (validation, test) in zip(trials, logits, strict=True):
+        try:
+            found.append(result(trial, dataset, split, validation, test, seconds))
+        except Diverged as error:
+            found.append(error)
+    return found
 
 
 def check_data(trial: TrialSpec, dataset: Dataset) -> None:

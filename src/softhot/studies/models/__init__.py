@@ -33,6 +33,7 @@ class Model:
         kinds: kinds of data that it takes, of :data:`softhot.datasets.KINDS`.
         hidden: the widths that it has unless others are given.
         least, most: how many widths it takes.
+        alone: why its trials train one by one; empty if many train as one program.
     """
 
     title: str
@@ -41,6 +42,7 @@ class Model:
     hidden: tuple[int, ...] = ()
     least: int = 0
     most: int = 0
+    alone: str = ""
 
     def widths(self, hidden: Sequence[int] | None) -> tuple[int, ...]:
         """``hidden`` if the model takes so many widths, its own if None."""
@@ -62,7 +64,8 @@ MODELS: dict[str, Model] = {
 def model(name: Any) -> Model:
     """The row of a model's name; of a Python file, that of models of the user's own."""
     if isinstance(name, str) and Path(name).suffix == FILE:
-        return Model(f"that of {Path(name).name}", "own", ("tabular", "images", "texts"), most=100)
+        kinds, why = ("tabular", "images", "texts"), "its own train() takes one trial"
+        return Model(f"that of {Path(name).name}", "own", kinds, most=100, alone=why)
     near = difflib.get_close_matches(str(name), MODELS, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else OWN
     return MODELS[OneOf(*MODELS).check("model", name, hint)]

@@ -84,7 +84,8 @@ class Program:
     def _stack(self, networks: list[nn.Module]) -> None:
         """Weights, gradients and the state of the optimizer, each one stretch of memory."""
         linear = [[m for m in n.modules() if isinstance(m, nn.Linear)] for n in networks]
-        r, shapes = self.a * self.s, []
+        r = self.a * self.s
+        shapes: list[tuple[int, ...]] = []
         for layer in linear[0]:
             shapes += [(r, layer.in_features, layer.out_features), (r, 1, layer.out_features)]
         if not self.mixed:
