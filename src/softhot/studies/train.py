@@ -40,6 +40,8 @@ def train(trial: TrialSpec, dataset: Dataset, split: Split) -> TrialResult:
     began = time.perf_counter()
     check_data(trial, dataset)
     module = importlib.import_module(f"softhot.studies.models.{model(trial.model).module}")
+    if not hasattr(module, "train"):  # it builds networks that are trained as all are
+        module = importlib.import_module("softhot.studies.models.network")
     validation, test = module.train(trial, dataset, split)
     return result(trial, dataset, split, validation, test, time.perf_counter() - began)
 

@@ -3,8 +3,8 @@
 A row names the module that trains it; the module is imported when it is needed, so that a model
 whose library is missing disturbs no other.
 
->>> sorted(MODELS)
-['linear', 'mlp']
+>>> list(MODELS)
+['linear', 'mlp', 'cnn', 'lstm', 'head']
 >>> model("mlp").widths(None), model("linear").widths(None)
 ((128, 64), ())
 """
@@ -29,7 +29,8 @@ class Model:
 
     Attributes:
         title: for people, one line.
-        module: the module of this package that builds or trains it.
+        module: the module of this package that has ``inputs`` and ``build``, of a network, or a
+            ``train`` of its own.
         kinds: kinds of data that it takes, of :data:`softhot.datasets.KINDS`.
         hidden: the widths that it has unless others are given.
         least, most: how many widths it takes.
@@ -55,9 +56,35 @@ class Model:
         return tuple(hidden)
 
 
+ONE_BY_ONE = "convolutions of many networks at once are slower than one after another on a CPU"
 MODELS: dict[str, Model] = {
-    "linear": Model("a linear classifier", "network"),
-    "mlp": Model("a perceptron with ReLU", "network", hidden=(128, 64), most=100),
+    "linear": Model("a linear classifier", "mlp"),
+    "mlp": Model("a perceptron with ReLU", "mlp", hidden=(128, 64), most=100),
+    "cnn": Model(
+        "convolutions with stride 2, and a linear layer",
+        "cnn",
+        ("images",),
+        hidden=(16, 32),
+        least=1,
+        most=10,
+        alone=ONE_BY_ONE,
+    ),
+    "lstm": Model(
+        "word embeddings and an LSTM",
+        "lstm",
+        ("texts",),
+        hidden=(64, 64),
+        least=2,
+        most=2,
+        alone="PyTorch has no LSTM of many networks at once",
+    ),
+    "head": Model(
+        "a perceptron on features of a frozen pretrained network",
+        "head",
+        ("images", "texts"),
+        hidden=(128,),
+        most=100,
+    ),
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,8 +20,9 @@ from torch import Tensor, nn
 from softhot.core.online import OnlineMeans
 from softhot.core.rule import Rule
 from softhot.studies.methods import TrainingRows
+from softhot.studies.models import model
 from softhot.studies.spec import TrialSpec
-from softhot.studies.train import batches, one_thread, standardized
+from softhot.studies.train import batches, one_thread
 from softhot.torch import cross_entropy
 
 if TYPE_CHECKING:
@@ -39,14 +41,13 @@ class Problem:
     rows: TrainingRows
 
 
-@functools.lru_cache(maxsize=1)
-def problem(dataset: Dataset, split: Split) -> Problem:
-    """The data as tensors, made once for all trials on the same split."""
-    x = torch.from_numpy(standardized(dataset.features, split.train))
+@functools.lru_cache(maxsize=2)
+def problem(dataset: Dataset, split: Split, module: str = "mlp") -> Problem:
+    """The data as tensors, made once for all trials on one split by the ``module`` of the model."""
     soft = dataset.soft_labels
     tabular = dataset.kind == "tabular"
     return Problem(
-        x=x,
+        x=_module(module).inputs(dataset, split),
         y=torch.from_numpy(dataset.labels),
         soft=None if soft is None else torch.from_numpy(soft.astype(np.float32)),
         classes=len(dataset.class_names),
@@ -57,6 +58,10 @@ def problem(dataset: Dataset, split: Split) -> Problem:
             len(dataset.class_names),
         ),
     )
+
+
+def _module(name: str) -> Any:
+    return importlib.import_module(f"softhot.studies.models.{name}")
 
 
 class Dropout(nn.Module):
@@ -85,15 +90,8 @@ def initial_network(trial: TrialSpec, problem: Problem) -> nn.Module:
     noise = torch.Generator().manual_seed(trial.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(trial.seed)
-        layers: list[nn.Module] = [nn.Flatten()]
-        width = problem.x[0].numel()
-        for following in trial.hidden or ():
-            layers += [nn.Linear(width, following), nn.ReLU()]
-            if trial.arm.recipe.dropout:
-                layers.append(Dropout(trial.arm.recipe.dropout, noise))
-            width = following
-        layers.append(nn.Linear(width, problem.classes))
-    return nn.Sequential(*layers)
+        module = _module(model(trial.model).module)
+        return module.build(trial, problem.x, problem.classes, noise)
 
 
 class Mixing:
@@ -113,7 +111,7 @@ class Mixing:
 def train(trial: TrialSpec, dataset: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
     """Logits on the validation and the test rows after training."""
     with one_thread():
-        data = problem(dataset, split)
+        data = problem(dataset, split, model(trial.model).module)
         network = initial_network(trial, data)
         fit(trial, data, network)
         return logits(network, data, split.validation), logits(network, data, split.test)

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from softhot.core.rule import Rule, Uniform
 from softhot.core.weights import PerSample
 from softhot.studies.methods import Arm
+from softhot.studies.models import model
 from softhot.studies.models.network import Mixing, Problem, initial_network, problem
 from softhot.studies.spec import TrialSpec
 from softhot.studies.train import batches, one_thread
@@ -37,7 +38,7 @@ def train_together(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Logits of each trial on the validation and the test rows; the trials are arms x seeds."""
     with one_thread():
-        data = problem(dataset, split)
+        data = problem(dataset, split, model(trials[0].model).module)
         program = Program(trials, data)
         program.fit()
         held = program.logits(split.validation), program.logits(split.test)
