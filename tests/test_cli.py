@@ -211,7 +211,7 @@ def test_status_tells_what_is_finished_failed_damaged_and_running(capsys):
     code, out, _ = run(capsys, "status", "here")
     assert code == 0
     assert "6 of 6 trials finished" in out
-    assert "leads: validation NLL" in out
+    assert "leads: NLL after scaling" in out
     first, second, third, *_ = trials = Store.open("here").spec.trials()
     for trial in (first, second, third):
         Path(f"here/trials/{trial.key}.json").unlink()

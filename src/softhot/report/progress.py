@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -20,41 +20,53 @@ if TYPE_CHECKING:
     from softhot.studies.status import Status
 
 LOOK = 0.5  # seconds between two looks at how far the trials are that are being trained
+SHOWN = 4  # of them
 
 
 class TrialProgress:
     """A context that gives a callback for :func:`softhot.studies.run` and draws how far it is.
 
-    In a terminal a bar over trials and the epochs of those being trained, with the time left and
-    the arm that leads on validation; in a pipe a line for every tenth of the trials.
+    In a terminal a bar over trials and the epochs of those being trained, with the time left;
+    below it what is being trained, and the arm that leads on validation. In a pipe a line for
+    every tenth of the trials.
+
+    Args:
+        total: How many trials there are.
+        folder: The folder of the run.
+        quiet: Say nothing.
+        console: Where to draw; standard error if None.
     """
 
-    def __init__(self, total: int, folder: Path, quiet: bool) -> None:
-        self.console = Console(stderr=True, quiet=quiet)
+    def __init__(
+        self, total: int, folder: Path, quiet: bool, console: Console | None = None
+    ) -> None:
+        self.console = Console(stderr=True, quiet=quiet) if console is None else console
         self.bar = Progress(
             TextColumn("Training"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
             TextColumn("trials,"),
             TimeRemainingColumn(compact=True),
-            TextColumn("left  {task.description}", markup=False),
+            TextColumn("left"),
             console=self.console,
-            disable=not self.console.is_terminal,
+            auto_refresh=False,
         )
+        self.task = self.bar.add_task("", total=total)
         self.total, self.folder = total, folder
         self.began, self.first, self.done = time.monotonic(), -1, 0
-        self.failed, self.best, self.over = 0, "", threading.Event()
+        self.failed, self.best = 0, ""
+        self.live = Live(
+            console=self.console, get_renderable=self._drawn, refresh_per_second=1 / LOOK
+        )
 
     def __enter__(self) -> Any:
-        self.bar.start()
-        self.task = self.bar.add_task("", total=self.total)
-        if not self.bar.disable:
-            threading.Thread(target=self._look, daemon=True).start()
+        if self.console.is_terminal:
+            self.live.start()
         return self.update
 
     def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self.bar.stop()
+        if self.console.is_terminal:
+            self.live.stop()
 
     def update(self, event: Event) -> None:
         """One more trial is over."""
@@ -63,32 +75,29 @@ class TrialProgress:
         self.done, self.total = event.done, event.total
         self.failed += event.failure is not None
         self.best = leading(event.best)
-        self._draw()
         over = self.done + self.failed
         if not self.console.is_terminal and over % max(self.total // 10, 1) == 0:
             each = (time.monotonic() - self.began) / max(over - self.first, 1)
-            left = each * (self.total - over)
+            left = duration(each * (self.total - over))
             failed = f", {self.failed} failed" if self.failed else ""
-            line = f"{self.done} of {self.total} trials{failed}, about {left:.0f} s left"
+            line = f"{self.done} of {self.total} trials{failed}, about {left} left"
             self.console.print(f"{line}; {self.best}" if self.best else line, markup=False)
             sys.stderr.flush()
 
-    def _look(self) -> None:
-        while not self.over.wait(LOOK):
-            self._draw()
-
-    def _draw(self) -> None:
+    def _drawn(self) -> Group:
         from softhot.studies.claims import running
 
         now = running(self.folder)
-        words = [f"{self.failed} failed"] if self.failed else []
-        if now:
-            epochs = f", epoch {now[0].done} of {now[0].total}" if now[0].total else ""
-            words.append(f"{now[0].name}{epochs}")
-        words += [self.best] if self.best else []
         completed = self.done + self.failed + sum(claim.share for claim in now)
-        text = "; ".join(words)
-        self.bar.update(self.task, completed=completed, total=self.total, description=text)
+        self.bar.update(self.task, completed=completed, total=self.total)
+        lines = [f"{self.failed} failed, see softhot status"] if self.failed else []
+        for claim in now[:SHOWN]:
+            epoch = f", epoch {claim.done} of {claim.total}" if claim.total else ""
+            lines.append(f"{claim.name}{epoch}")
+        if len(now) > SHOWN:
+            lines.append(f"and {len(now) - SHOWN} more")
+        lines += [self.best] if self.best else []
+        return Group(self.bar, *(Text(f"  {line}", "dim", no_wrap=True) for line in lines))
 
 
 def leading(best: Best | None) -> str:
@@ -96,7 +105,7 @@ def leading(best: Best | None) -> str:
     if best is None:
         return ""
     seeds = f"{best.seeds} {'seed' if best.seeds == 1 else 'seeds'}"
-    return f"{best.arm} leads: validation NLL {best.nll:.4f}, {seeds}"
+    return f"{best.arm} leads: NLL after scaling {best.nll:.4f} on validation, {seeds}"
 
 
 def status_parts(status: Status) -> list[Any]:
@@ -123,7 +132,7 @@ def status_parts(status: Status) -> list[Any]:
     if not status.running and status.finished < status.total:
         parts.append("Nobody trains it now: the command that began it continues.")
     if status.best:
-        parts.append(f"{leading(status.best)}. A preview: the report chooses by more than this.")
+        parts.append(f"{leading(status.best)}. A preview without its uncertainty.")
     return parts
 
 

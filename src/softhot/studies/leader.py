@@ -6,12 +6,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from softhot.calibration import apply_temperature, fit_temperature
 from softhot.metrics import METRICS
 from softhot.studies.store import Damage, Record
 
 
 class Best(NamedTuple):
-    """The arm with the lowest mean NLL on validation, over the seeds that all arms have."""
+    """The arm with the lowest mean NLL on validation after temperature scaling, and that NLL.
+
+    The mean is over the ``seeds`` seeds that all arms have.
+    """
 
     arm: str
     nll: float
@@ -22,8 +26,8 @@ class Leader:
     """Takes records one by one and knows the arm that leads.
 
     Arms are compared over the seeds that every arm with a record has, so a lucky first seed of
-    one arm does not count against the second seed of another. It is a preview: the comparison
-    chooses by more than this.
+    one arm does not count against the second seed of another. It judges as the comparison does
+    by default, each model at the temperature that fits it, but shows no uncertainty.
     """
 
     def __init__(self) -> None:
@@ -33,7 +37,8 @@ class Leader:
         """One more trial; one that is not whole counts for nothing."""
         if not isinstance(record, Record):
             return
-        nll = METRICS["nll"].function(record.validation)
+        held = record.validation
+        nll = METRICS["nll"].function(apply_temperature(held, fit_temperature(held)))
         self.nll.setdefault(record.trial.arm.name, {})[record.trial.seed] = nll
 
     @property
