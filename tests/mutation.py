@@ -4,7 +4,8 @@
     python -m tests.mutation 'softhot.core.row.*'   # the same, of these
     python -m tests.mutation --survivors            # those that lived, anew
     python -m tests.mutation --sample 400 --seed 0  # of a random sample
-    python -m tests.mutation --report               # the table of docs/mutation.md
+    python -m tests.mutation --report               # the table of docs/mutation.md; with --sample,
+                                                    # the score of that sample and its interval
 
 mutmut starts pytest for every mutant: a second each, three hours for the core. Here the tests are
 collected once, and every mutant is a fork that runs those that reach it, the fast ones first, until
@@ -14,6 +15,7 @@ one fails. Everything else is mutmut's: which mutants there are, its results in 
 
 import argparse
 import fnmatch
+import math
 import os
 import random
 import resource
@@ -183,10 +185,29 @@ def report() -> str:
     return "\n".join([*lines, row("all", total)])
 
 
-def row(name: str, found: Counter[str]) -> str:
-    """A time-out is a kill; a mutant without tests is a survivor; one without result is neither."""
+def counts(found: Counter[str]) -> tuple[int, int]:
+    """Killed and not: a time-out is a kill, a mutant without tests a survivor."""
     killed = sum(found[s] for s in ("killed", "timeout", "segfault", "suspicious"))
-    lived = found["survived"] + found["no tests"]
+    return killed, found["survived"] + found["no tests"]
+
+
+def score_of_sample(size: int, seed: int) -> str:
+    """The share that was killed, with its 95 % interval (Wilson)."""
+    every = {name: code for codes in results().values() for name, code in codes.items()}
+    killed, lived = counts(Counter(status(every[name]) for name in sample(every, size, seed)))
+    n, z = killed + lived, 1.96
+    middle = (killed + z * z / 2) / (n + z * z)
+    half = z * math.sqrt(killed * lived / n + z * z / 4) / (n + z * z)
+    return (
+        f"{n} of {len(every)} mutants at random (seed {seed}): {killed} killed, "
+        f"{100 * killed / n:.1f} % (95 % interval {100 * (middle - half):.1f} to "
+        f"{100 * (middle + half):.1f} %)"
+    )
+
+
+def row(name: str, found: Counter[str]) -> str:
+    """A row of the table."""
+    killed, lived = counts(found)
     score = f"{100 * killed / (killed + lived):.1f} %" if killed + lived else ""
     unknown = f" (+ {found['not checked']} not run)" if found["not checked"] else ""
     return f"| {name} | {killed + lived}{unknown} | {killed} | {lived} | {score} |"
@@ -204,7 +225,7 @@ def main() -> int:
     options = parser.parse_args()
     os.chdir(ROOT)
     if options.report:
-        print(report())
+        print(score_of_sample(options.sample, options.seed) if options.sample else report())
         return 0
     set_mutant_under_test("mutant_generation")
     Path("mutants").mkdir(exist_ok=True)
