@@ -1,4 +1,4 @@
-"""Every message of the core, word for word: a page to be read, and no word changes unseen.
+"""What the core says, word for word: a page to be read, and no word changes unseen.
 
 python tests/test_core_messages.py writes tests/messages.txt anew.
 """
@@ -11,10 +11,23 @@ import numpy as np
 from softhot import (
     RULES,
     Bernoulli,
+    ConfidencePenalty,
+    Explanation,
+    Focal,
     InputError,
+    Margin,
+    MaxSup,
+    NegativeUniform,
+    Online,
+    Ordinal,
+    Others,
+    PerClass,
+    Prior,
+    Similarity,
     Uniform,
     binary_cross_entropy,
     cross_entropy,
+    explain,
     smooth_labels,
 )
 from test_core_errors import (
@@ -30,6 +43,26 @@ from test_core_errors import (
     Z,
 )
 
+ALIKE = ((0.0, 0.75, 0.25), (0.5, 0.0, 0.5), (1.0, 0.0, 0.0))
+PRIORS = {Online: np.array(ALIKE)}
+EXPLAINED = (
+    0.0,
+    Uniform(0.25),
+    Uniform(PerClass((0.0, 0.1, 0.2))),
+    Others(0.25),
+    Prior(0.1, (1, 2, 5)),
+    Similarity(0.5, ALIKE),
+    Ordinal(),
+    Online(0.25),
+    NegativeUniform(-0.25),
+    Focal(2.0),
+    ConfidencePenalty(0.25),
+    Uniform(0.1) + ConfidencePenalty(0.25, 0.5),
+    MaxSup(0.25),
+    Uniform(0.1) + Margin(0.125, 2.0),
+    Ordinal() + MaxSup(0.125),
+    NegativeUniform(-0.25) + ConfidencePenalty(0.25),
+)
 PAGE = Path(__file__).parent / "messages.txt"
 GROUPS = {
     "cross_entropy": (cross_entropy, {"logits": Z, "labels": Y, "rule": Uniform(0.1)}, LOSS),
@@ -58,15 +91,19 @@ def calls():
             yield f"a rule: {rule.__name__}", lambda r=rule, n=name, v=value: r(**{n: v})
     for i, (call, _) in enumerate(WARNED):
         yield f"a warning: {i + 1}", call
+    for rule in EXPLAINED:
+        yield f"explain: {rule!r}"[:80], lambda r=rule: explain(r, 3, prior=PRIORS.get(type(r)))
 
 
 def message(call) -> str:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            call()
+            result = call()
         except InputError as error:
             return str(error)
+    if isinstance(result, Explanation):
+        return str(result).replace("\n", "\n    ")
     return " / ".join(str(warning.message) for warning in caught)
 
 

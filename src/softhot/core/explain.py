@@ -165,7 +165,7 @@ def _symmetric_optimum(rule: Rule, k: int) -> tuple[np.ndarray, ...]:
 
 def _entropy(q: np.ndarray) -> np.ndarray:
     """``-q log q``, 0 at 0."""
-    return -q * np.log(np.where(q > 0, q, 1.0))
+    return q * -np.log(np.where(q > 0, q, 1.0)) + 0.0  # which is no -0
 
 
 def _number(values: np.ndarray | None) -> Any:
