@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import softhot
 from foreign import targets_of, uniform
 from softhot import InputError, diagnose
 from test_diagnose import HOSTILE
@@ -31,7 +32,78 @@ BAD = {
     "one class": (uniform, {"num_classes": 1}),
     "half an id to ignore": (uniform, {"ignore_index": 0.5}),
 }
+IDS = np.arange(8) % 4
+HOT = np.array([[1, 0, 0, 1], [0, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 0]])
+
+
+def smooth(rule, labels=IDS, **options):
+    return softhot.smooth_labels(labels, rule, num_classes=4, **options)
+
+
+def loss(rule, **options):
+    return lambda z, y: softhot.cross_entropy(z, y, rule, **options)
+
+
+PRIOR = softhot.Prior(0.1, (1, 2, 3, 4))
+PERCLASS = softhot.Uniform(softhot.PerClass((0.1, 0.2, 0.3, 0.0)))
+TAUGHT = np.random.default_rng(0).dirichlet(np.ones(4), size=8)
+MORE = {
+    "uniform targets": (smooth(0.1), {}),
+    "uniform targets in float32": (smooth(0.1).astype("float32"), {"labels": IDS}),
+    "uniform targets in float16": (smooth(0.1).astype("float16"), {"labels": IDS}),
+    "targets of one label": (smooth(0.1)[:1], {"argument": 0.075}),
+    "targets of classes by frequency": (smooth(PRIOR), {"labels": IDS}),
+    "targets of classes by frequency, without labels": (smooth(PRIOR), {}),
+    "targets with a weight a class": (smooth(PERCLASS), {"labels": np.eye(4)[IDS]}),
+    "targets of a teacher": (smooth(softhot.Teacher(0.5), prior=TAUGHT), {"labels": IDS}),
+    "uniform targets, one-hot labels": (smooth(0.1), {"labels": np.eye(4, dtype=int)[IDS]}),
+    "sigmoids with one label a row": (0.9 * np.eye(4) + 0.05, {"labels": np.eye(4)}),
+    "hard targets": (np.eye(4)[IDS], {"labels": IDS}),
+    "negative smoothing": (smooth(softhot.NegativeUniform(-0.25)), {"labels": IDS}),
+    "targets that skip padding": (targets_of("skip_pad", 0.1, 5, np.arange(1, 5)), {}),
+    "multi-hot targets": (softhot.smooth_binary_labels(HOT, 0.1), {"labels": HOT}),
+    "multi-hot targets, without labels": (softhot.smooth_binary_labels(HOT, 0.1), {}),
+    "multi-hot targets that keep their mass": (
+        softhot.smooth_binary_labels(HOT, softhot.MassPreserving(0.1)),
+        {"labels": HOT},
+    ),
+    "multi-hot targets of nothing known": (HOT * 0.7 + HOT[:, ::-1] * 0.1, {"labels": HOT}),
+    "one-sided targets of one label": (np.array([0.9, 0.0, 0.0]), {"labels": [1, 0, 0]}),
+    "a function of labels and K": (lambda y, k: np.eye(k)[y] * 0.9 + 0.1 / k, {}),
+    "a function of classes by frequency": (lambda y: smooth(PRIOR, y), {"num_classes": 4}),
+    "a function of padding": (lambda y: targets_of("skip_pad", 0.1, 10, y), {}),
+    "a loss of classes by frequency": (loss(PRIOR), {"num_classes": 4}),
+    "a loss with a weight a class": (loss(PERCLASS), {"num_classes": 4}),
+    "a loss with penalties": (
+        loss(softhot.Uniform(0.1) + softhot.MaxSup(0.125) + softhot.ConfidencePenalty(0.25)),
+        {},
+    ),
+    "a loss with a margin": (loss(softhot.Margin(0.125, 1.0)), {}),
+    "a sum": (loss(softhot.Others(0.1), reduction="sum"), {"argument": 0.1}),
+    "a mean in float32": (
+        lambda z, y: np.float32(softhot.cross_entropy(z, y, softhot.Uniform(0.1)).mean()),
+        {},
+    ),
+    "class weights inside the target": (
+        lambda z, y: softhot.cross_entropy(
+            z, y, softhot.Uniform(0.1), weight=[1, 2, 4], weighting="class", validate=False
+        ),
+        {"num_classes": 3},
+    ),
+    "class weights of samples": (
+        loss(softhot.Uniform(0.1), weight=[1, 2, 4], reduction="mean"),
+        {"num_classes": 3},
+    ),
+    "sigmoids towards how common labels are": (
+        lambda z, y: softhot.binary_cross_entropy(z, y, softhot.Prevalence(0.1, (0.1, 0.2, 0.3))),
+        {"num_classes": 3},
+    ),
+    "two classes": (loss(softhot.Uniform(0.1)), {"num_classes": 2}),
+    "many classes": (loss(softhot.Uniform(0.1)), {"num_classes": 40}),
+    "an id to ignore": (loss(softhot.Uniform(0.1), ignore_index=1), {"ignore_index": 1}),
+}
 CALLS = {
+    **{f"more: {n}": (lambda s=s: s, given) for n, (s, given) in MORE.items()},
     **{
         f"mistake: {name}": (lambda m=make: m(), given)
         for name, (make, given) in BY_MISTAKE.items()
