@@ -275,7 +275,8 @@ def examine_targets(case: Case, subject: Any, labels: Any) -> None:
         high = array > array.mean()
         if array.ndim == 1 or (high.sum(axis=1) != 1).any():
             hard = high.astype(int)
-    if hard is not None and hard.ndim == 2 and (hard.sum(axis=1) == 1).all():
+    wide = array.ndim == 2 and array.shape[1] > 2
+    if hard is not None and hard.shape == array.shape and wide and (hard.sum(axis=1) == 1).all():
         sums = array.sum(axis=1)  # one label a row, and rows that are distributions
         hard = hard.argmax(axis=1) if np.allclose(sums, 1, atol=1e-3) else hard
     if hard is not None and hard.shape == array.shape and np.isin(hard, (0, 1)).all():
