@@ -102,6 +102,30 @@ def test_hugging_face(case):
             close(factor * gradient.reshape(N, K).numpy(), slope, 1e-12, names)
 
 
+@pytest.mark.parametrize(("name", "rule", "targets"), BINARY, ids=[name for name, *_ in BINARY])
+def test_hugging_face_with_independent_labels(name, rule, targets):
+    import torch
+
+    from softhot.huggingface import SmoothLoss
+
+    random = np.random.default_rng(0)
+    logits, labels = random.normal(0, 3, (7, 5)), random.integers(2, size=(7, 5))
+    z, y = torch.tensor(logits, requires_grad=True), torch.tensor(labels).double()
+    loss, slope = softhot.binary_cross_entropy_and_gradient(logits, labels, rule, reduction="mean")
+    smooth = SmoothLoss(rule)
+    for value, factor in (
+        (smooth({"logits": z}, y), 1),
+        (smooth({"logits": z}, y, num_items_in_batch=torch.tensor(70)), 2),
+    ):
+        close(factor * value.item(), loss)
+        close(factor * torch.autograd.grad(value, z)[0].numpy(), slope)
+    with torch.no_grad():  # evaluation
+        hard = torch.nn.functional.binary_cross_entropy_with_logits(z, y)
+        close(smooth({"logits": z}, y).item(), hard.item())
+    with pytest.raises(InputError, match="labels must be of the shape of the logits"):
+        smooth({"logits": z}, y[:, 0].long())
+
+
 @case
 def test_scikit_learn(case):
     from sklearn.linear_model import LogisticRegression

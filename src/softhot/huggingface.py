@@ -23,11 +23,12 @@ except ModuleNotFoundError as error:
 
 from torch import Tensor
 
+from softhot.core.binary import Bernoulli, BinaryRule
 from softhot.core.check import InputError, Interval
 from softhot.core.rule import HARD, Rule, Uniform, check_rule
 from softhot.core.weights import PerSample
 from softhot.metrics import Predictions, score
-from softhot.torch import cross_entropy
+from softhot.torch import binary_cross_entropy_with_logits, cross_entropy
 
 IDS = Interval(-float("inf"), float("inf"), "()", integer=True)
 # Outputs of models whose labels stand beside the logits; those of causal language models say so in
@@ -49,8 +50,14 @@ class SmoothLoss:
     class is not named ``...ForCausalLM``, such as ``GPT2LMHeadModel``, transformers 5.23 counts the
     first labels too, which no position predicts.
 
+    Encoder-decoder models make their inputs from the labels, which Trainer takes out of the batch
+    for a loss function: ``DataCollatorForSeq2Seq(tokenizer, model=model)`` makes them before.
+
     Args:
         rule: a softhot rule that needs nothing from the batch; a number means ``Uniform(number)``.
+            A binary rule, such as ``softhot.Bernoulli(0.1)``, is for models of several independent
+            labels, whose own label smoothing Trainer switches off: labels are then 0/1 or
+            probabilities of the shape of the logits, (N, K), and the mean is over all of them.
         shift: whether position t is to predict label t + 1, as in causal language models. "auto"
             reads it off the type of the model's output, and asks where that does not say.
         ignore_index: labels to leave out.
@@ -69,14 +76,21 @@ class SmoothLoss:
     """
 
     def __init__(
-        self, rule: Rule | float = 0.1, *, shift: bool | str = "auto", ignore_index: int = -100
+        self,
+        rule: Rule | BinaryRule | float = 0.1,
+        *,
+        shift: bool | str = "auto",
+        ignore_index: int = -100,
     ) -> None:
+        self.shift = _check_shift(shift)
+        self.ignore_index = IDS.check("ignore_index", ignore_index)
+        self.rule: Any = rule
+        if isinstance(rule, BinaryRule):
+            return
         self.rule = check_rule(Uniform(rule) if isinstance(rule, float | int) else rule)
         if self.rule.base.FROM_BATCH or isinstance(self.rule.base.alpha, PerSample):
             hint = "Trainer hands the loss nothing else: write a compute_loss_func of your own."
             raise InputError("rule", "a rule that needs nothing from the batch", rule, hint)
-        self.shift = _check_shift(shift)
-        self.ignore_index = IDS.check("ignore_index", ignore_index)
 
     def __call__(
         self, outputs: Any, labels: Tensor | None, num_items_in_batch: Any = None
@@ -97,16 +111,9 @@ class SmoothLoss:
         _check_shapes(logits, labels)
         if logits.ndim > 2 and _shifts(self.shift, outputs):
             logits, labels = logits[..., :-1, :], labels[:, 1:]
-        classes = logits.shape[-1]
-        soft = labels.shape == logits.shape
+        reduction = "mean" if num_items_in_batch is None else "sum"
         try:
-            total = cross_entropy(
-                logits.reshape(-1, classes),
-                labels.reshape(-1, classes) if soft else labels.reshape(-1),
-                self.rule if torch.is_grad_enabled() else HARD,
-                ignore_index=self.ignore_index,
-                reduction="mean" if num_items_in_batch is None else "sum",
-            )
+            total = self._reduced(logits, labels, reduction)
         except InputError as error:  # what torch calls target is labels here
             argument, hint = (
                 text.replace("target", "labels") for text in (error.argument, error.hint)
@@ -116,6 +123,27 @@ class SmoothLoss:
             return total
         # A step in which every label is left out has the loss 0, not NaN.
         return total / torch.as_tensor(num_items_in_batch, device=total.device).clamp(min=1)
+
+    def _reduced(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
+        smooth, classes = torch.is_grad_enabled(), logits.shape[-1]
+        if isinstance(self.rule, BinaryRule):
+            if labels.shape != logits.shape:
+                hint = "A binary rule is for independent labels, and for one class of many Uniform."
+                allowed = f"of the shape of the logits, {tuple(logits.shape)}"
+                raise InputError("labels", allowed, tuple(labels.shape), hint)
+            rule = self.rule if smooth else Bernoulli(0.0)
+            where = labels != self.ignore_index
+            return binary_cross_entropy_with_logits(
+                logits, labels, rule, where=where, reduction=reduction
+            )
+        soft = labels.shape == logits.shape
+        return cross_entropy(
+            logits.reshape(-1, classes),
+            labels.reshape(-1, classes) if soft else labels.reshape(-1),
+            self.rule if smooth else HARD,
+            ignore_index=self.ignore_index,
+            reduction=reduction,
+        )
 
     def __repr__(self) -> str:
         return f"SmoothLoss({self.rule!r}, shift={self.shift!r})"
