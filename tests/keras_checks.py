@@ -540,7 +540,7 @@ def tf_keras_is_the_same():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         model = tf.keras.models.clone_model(network())
         model.set_weights(network().get_weights())
-        model.compile(tf.keras.optimizers.SGD(0.5), loss, [sk.NLL(loss)])
+        model.compile(tf.keras.optimizers.SGD(0.5), loss, metrics=[sk.NLL(loss)])
     train = data.take(5)
     curve = model.fit(train, epochs=3, verbose=0).history
     close(curve["loss"], expected["loss"], 0.2)  # of nearly the same rows
@@ -548,24 +548,6 @@ def tf_keras_is_the_same():
         model.save(Path(folder) / "model.keras")
         back = tf.keras.models.load_model(Path(folder) / "model.keras")
     close(back.evaluate(data, verbose=0), model.evaluate(data, verbose=0), 1e-6)
-
-
-@check
-def compiled_training_is_the_same():
-    """``jit_compile=True`` and sample weights in ``fit``, beside Keras's own loss without."""
-    features, labels = digits()
-    loss = sk.SparseCategoricalCrossentropy(True, label_smoothing=0.1)
-    dense = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.1)
-    weights = RANDOM.uniform(size=len(labels)).astype("float32")
-    # torch.compile traces Keras's whole training step, for a minute: too long to do each time.
-    jit = BACKEND != "torch"
-    curves = []
-    for criterion, y in ((loss, labels), (dense, np.eye(10)[labels])):
-        model = network()
-        model.compile(keras.optimizers.SGD(0.5), criterion, jit_compile=jit and criterion is loss)
-        given = {"sample_weight": weights, "batch_size": 256, "shuffle": False, "epochs": 2}
-        curves.append(model.fit(features, y, verbose=0, **given).history["loss"])
-    close(*curves, 1e-4)
 
 
 @check
