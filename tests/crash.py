@@ -34,6 +34,7 @@ from pathlib import Path
 
 from softhot.core.check import InputError
 from softhot.studies import Store, StudySpec, run
+from softhot.studies.claims import running
 
 STUDY = StudySpec(dataset="wine", alphas=(0.1,), seeds=3, hidden=(8,), epochs=40)
 KINDS = ("kill", "kill", "kill", "two", "full", "cut", "flip")
@@ -134,6 +135,8 @@ def point(folder: Path, chance: random.Random, number: int, length: float) -> st
     else:
         jobs = 2 if number % 10 == 9 else 1
         killed(child(folder, jobs), chance.uniform(0, length * (8 if jobs > 1 else 1)))
+        while running(folder):  # its own processes notice it within half a second
+            time.sleep(0.02)
     if (folder / "study.toml").exists():
         assert before.items() <= finished(folder).items(), "a finished trial was lost"
     return kind
