@@ -11,11 +11,11 @@ from sklearn.base import clone
 from sklearn.datasets import load_digits
 from sklearn.metrics import log_loss
 from sklearn.model_selection import GridSearchCV
-from skorch import NeuralNetClassifier
+from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from skorch.dataset import ValidSplit
 
 import softhot
-from softhot.torch import CrossEntropyLoss
+from softhot.torch import BCEWithLogitsLoss, CrossEntropyLoss
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,6 +90,25 @@ def test_grid_search_over_smoothing_and_rules():
     search.fit(X, y)
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
     assert clone(search.best_estimator_).criterion is CrossEntropyLoss
+
+
+def test_two_classes_and_one_logit():
+    X, y = digits()
+    y = (y > 4).astype(np.float32)
+    curves = []
+    for criterion in (BCEWithLogitsLoss, torch.nn.BCEWithLogitsLoss):
+        torch.manual_seed(0)
+        fitted = NeuralNetBinaryClassifier(
+            torch.nn.Linear, module__in_features=64, module__out_features=1, criterion=criterion,
+            lr=0.5, max_epochs=3, verbose=0, iterator_train__shuffle=False,
+        ).fit(X, y)  # fmt: skip
+        curves.append(fitted.history[:, "train_loss"])
+        p = fitted.predict_proba(X)
+        np.testing.assert_allclose(p.sum(1), 1, rtol=1e-5)
+    np.testing.assert_allclose(*curves, rtol=1e-5)
+    fitted.set_params(criterion=BCEWithLogitsLoss, criterion__label_smoothing=0.3).fit(X, y)
+    hard = -np.log(fitted.predict_proba(X)[range(len(y)), y.astype(int)]).mean()
+    assert fitted.history[-1, "train_loss"] > hard  # smoothed while it trains
 
 
 def test_example():
