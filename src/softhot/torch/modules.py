@@ -217,7 +217,7 @@ class LinearCrossEntropyLoss(nn.Module):
     ) -> Tensor:
         """The loss of hidden states ``(..., H)`` and class ids ``(...)``."""
         rule = self.rule
-        if not (self.training or self.smooth_in_eval):
+        if not _smooths(self, HARD, input):
             rule, alpha, prior = HARD, None, None
         return linear_cross_entropy(
             *(input, self.linear.weight, target, self.linear.bias, rule),
