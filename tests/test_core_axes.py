@@ -7,6 +7,7 @@ import pytest
 
 import laws
 import softhot
+from backends import Backend
 from batches import K, N, run, smooth
 from cases import BINARY, CASES, TARGET_CASES, make_batch
 from softhot import PerSample, desmooth, smooth_binary_labels, smooth_labels
@@ -101,3 +102,21 @@ def test_binary(name, rule, rows, axis):
             grid(z, axis), grid(FLAT, axis), rule, axis=axis, **options
         )
         laws.same([flat(part, axis) for part in result], wanted, 1e-15)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_lists_beside_arrays_of_a_strict_library(case):
+    """What is no array of the logits' library becomes one, of the dtype that is needed."""
+    strict = Backend("strict", "float32")
+    batch = make_batch(case).rounded(strict)
+    where, mask = np.arange(N) % 5 > 0, np.ones((N, K), dtype=bool)
+    options = {"where": where.tolist(), "allowed": mask.tolist(), "weight": [1, 2, 3, 4, 5]}
+    for name in ("alpha", "prior"):
+        if getattr(batch, name) is not None:
+            options[name] = getattr(batch, name).tolist()
+    loss, gradient = softhot.cross_entropy_and_gradient(
+        strict.array(batch.logits), batch.labels.tolist(), case.rule, **options
+    )
+    weighted = replace(batch, where=where, weight=np.arange(1.0, 6.0))
+    wanted = run(case.rule, weighted)
+    laws.same((strict.numpy(loss), strict.numpy(gradient)), wanted, 1e-5)
