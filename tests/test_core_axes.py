@@ -120,3 +120,13 @@ def test_lists_beside_arrays_of_a_strict_library(case):
     weighted = replace(batch, where=where, weight=np.arange(1.0, 6.0))
     wanted = run(case.rule, weighted)
     laws.same((strict.numpy(loss), strict.numpy(gradient)), wanted, 1e-5)
+    if case in TARGET_CASES:
+        options = {n: v for n, v in options.items() if n in ("alpha", "prior", "allowed")}
+        rows = strict.array(np.eye(K)[batch.labels])
+        target = smooth_labels(rows, case.rule, num_classes=K, **options)
+        laws.close(strict.numpy(target), smooth(case.rule, batch), 1e-6)
+        del options["allowed"]
+        if case.name == "negative":
+            return  # its targets are no probabilities
+        back = desmooth(strict.array(smooth(case.rule, batch)), case.rule, clip=False, **options)
+        laws.close(strict.numpy(back), np.eye(K)[batch.labels], 1e-5)

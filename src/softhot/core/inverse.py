@@ -64,7 +64,7 @@ def desmooth(
     p = check_labels(xp, xp.moveaxis(probs, axis, -1), num_classes, soft=True, argument="probs")
     p = xp.astype(p, accumulator(xp, p))
     if prior is not None and base.PRIOR == "by_row":
-        prior = xp.moveaxis(as_arrays("prior", prior)[0], axis, -1)
+        prior = xp.moveaxis(like(xp, p, as_arrays("prior", prior)[0]), axis, -1)
     if base.PRIOR == "by_class" or isinstance(base.alpha, PerClass):
         plain = _invert_map(xp, p, target_matrix(base, num_classes, prior))
     else:

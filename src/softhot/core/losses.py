@@ -200,7 +200,7 @@ class Batch:
             *(xp, labels, self.rule.base, num_classes),
             allowed=_finite(xp, logits, allowed, validate),
             alpha=alpha,
-            prior=self.classes_last(prior),
+            prior=self.classes_last(prior, logits),
             smooth_again=smooth_again,
             counted=self.counted,
             validate=validate,
@@ -226,11 +226,11 @@ class Batch:
         """``(...)`` to ``(..., 1)``."""
         return self.xp.expand_dims(rows, axis=-1)
 
-    def classes_last(self, prior: Any) -> Any:
+    def classes_last(self, prior: Any, logits: Array) -> Any:
         """A per-row prior with its class axis moved last, as the logits' is."""
         if prior is None or self.rule.base.PRIOR != "by_row":
             return prior
-        prior = as_arrays("prior", prior)[0]
+        prior = like(self.xp, logits, as_arrays("prior", prior)[0])
         return self.xp.moveaxis(prior, self.axis, -1) if self.axis < prior.ndim else prior
 
     @cached_property

@@ -177,7 +177,7 @@ def smooth_labels(
     if allowed is not None:
         allowed = _classes_last(xp, "allowed", allowed, axis, labels, kind, num_classes)
     if prior is not None and rule.base.PRIOR == "by_row":
-        prior = xp.moveaxis(as_arrays("prior", prior)[0], axis, -1)
+        prior = xp.moveaxis(like(xp, labels, as_arrays("prior", prior)[0]), axis, -1)
     labels = check_labels(xp, labels, num_classes, soft=kind != "ids")
     dtype = dtype or (xp.asarray(0.5) if kind == "ids" else labels).dtype
     target = make_target(
