@@ -14,7 +14,7 @@ from pathlib import Path
 from benchmarks.machine import describe
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("logits", "targets", "arrays", "linear", "growth", "replicas", "gpu")
+PARTS = ("logits", "targets", "arrays", "linear", "growth", "replicas", "gpu", "judge")
 GROUPS = {"cpu": ("logits", "targets", "arrays", "linear")}
 
 

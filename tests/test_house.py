@@ -12,7 +12,9 @@ import softhot
 ROOT = Path(softhot.__file__).parent
 FLOORS = {
     "core": 0,
-    **dict.fromkeys(("kernels", "metrics", "calibration", "datasets", "files", "forecast"), 1),
+    **dict.fromkeys(
+        ("kernels", "metrics", "calibration", "datasets", "files", "forecast", "advice"), 1
+    ),
     **dict.fromkeys(("torch", "jax", "keras", "sklearn", "boosting"), 2),
     **dict.fromkeys(("huggingface", "lightning", "sklearn_keras"), 2),
     **dict.fromkeys(("studies", "judge", "reproduce"), 3),
@@ -27,6 +29,7 @@ NEIGHBOURS = {
     ("calibration", "metrics"),
     *{("files", "metrics"), ("datasets", "files")},
     *{("forecast", "metrics"), ("forecast", "calibration")},
+    *{("advice", "metrics"), ("advice", "calibration")},
 }
 PARTS = {path.stem for path in ROOT.iterdir() if path.stem != "__init__"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

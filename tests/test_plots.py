@@ -20,14 +20,16 @@ matplotlib.use("agg")  # no window, wherever the tests run
 LABELS = np.arange(60) % 3
 
 
-def study(alphas=(0.1, 0.3), seeds=4, select="nll"):
+def study(alphas=(0.1, 0.3), seeds=4, select="nll", **settings):
     """A study as if trained: smoothing makes these logits smaller and slightly more often right."""
-    spec = StudySpec(alphas=alphas, seeds=seeds, test=len(LABELS), validation=len(LABELS))
+    sizes = {"test": len(LABELS), "validation": len(LABELS)}
+    spec = StudySpec(alphas=alphas, seeds=seeds, **sizes, **settings)
 
     def predictions(trial, part):
         noise = np.random.default_rng([trial.seed, part]).normal(size=(len(LABELS), 3))
-        right = np.eye(3)[LABELS] * (1.5 + trial.alpha)
-        return Predictions.from_logits((right + noise) * (3 - 4 * trial.alpha), LABELS)
+        alpha = 0.05 if trial.alpha is None else trial.alpha  # another method: a little of both
+        right = np.eye(3)[LABELS] * (1.5 + alpha)
+        return Predictions.from_logits((right + noise) * (3 - 4 * alpha), LABELS)
 
     records = [
         Record(t, 0.5, {"torch": "2"}, "ab" * 32, predictions(t, 0), predictions(t, 1))
@@ -269,10 +271,10 @@ def test_softmax_rows_are_means_over_seeds_and_show_the_true_class():
 @pytest.mark.parametrize("k", [2, 10, 1000])
 @pytest.mark.parametrize("alpha", [0.05, 0.3])
 def test_training_stops_where_the_loss_is_lowest(alpha, k):
-    rows = plots.prepare_loss({"u": softhot.Uniform(alpha)}, num_classes=k, points=9999)
+    rows = plots.prepare_loss({"u": softhot.Uniform(alpha)}, num_classes=k, points=499)
     best = 1 - alpha + alpha / k
     least = min(rows, key=lambda row: row["loss"])
-    assert least["probability"] == pytest.approx(best, abs=2e-4)
+    assert least["probability"] == pytest.approx(best, abs=4e-3)
     # The gradient to the true logit is p - q of the true class.
     assert [r["gradient"] for r in rows] == pytest.approx(
         [r["probability"] - best for r in rows], abs=1e-12

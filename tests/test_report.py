@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import io
 import json
 import os
 import re
@@ -13,12 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib import pyplot
 
 from softhot import plots, report
-from softhot.calibration import apply_temperature
+from softhot.advice import advise
+from softhot.calibration import Desmoothing, Temperature, VectorScaling, apply_temperature
 from softhot.core.check import InputError
-from softhot.metrics import METRICS, Predictions, score
-from softhot.report import words
+from softhot.metrics import METRICS, Predictions, nll, score
+from softhot.report import examples, harm, words
+from softhot.report.alerts import alerts
 from test_plots import study
 
 BROWSER = "/usr/bin/chromium"
@@ -39,6 +43,9 @@ HOSTILE = (
 VOID = {"meta", "link", "br", "input", "img"}
 
 
+IMAGES = np.arange(60 * 64, dtype=np.float32).reshape(60, 1, 8, 8)
+
+
 def study_page():
     comparison, records = study()
     return report.render(
@@ -47,6 +54,24 @@ def study_page():
         command="softhot study digits --alphas 0.1,0.3 --seeds 4",
         versions={"softhot": "0.1.0", "altair": "6"},
         split_digest=records[0].split,
+        inputs=IMAGES,
+        class_names=("zero", "one", "two"),
+    )
+
+
+def hostile_study():
+    """Methods, texts and class names that want to be markup, and everything that can go wrong."""
+    comparison, records = study(methods=("uniform", "dropout"), settings={"dropout": [0.2, 0.5]})
+    return report.render(
+        comparison,
+        records,
+        command="c",
+        versions={},
+        split_digest=HOSTILE,
+        inputs=[HOSTILE * 5] * 60,
+        class_names=(HOSTILE, "a{b}", "$c$"),
+        failed=2,
+        reused=3,
     )
 
 
@@ -78,6 +103,11 @@ def page():
 @pytest.fixture(scope="module")
 def hostile():
     return judgement_page()
+
+
+@pytest.fixture(scope="module")
+def hostile_methods():
+    return hostile_study()
 
 
 class Tree(HTMLParser):
@@ -118,6 +148,11 @@ class Tree(HTMLParser):
                 self.tables[-1][-1][-1] += data
 
 
+def metric_tables(html):
+    """The tables of every arm and metric."""
+    return [rows for rows in Tree(html).tables if len(rows[0]) > len(METRICS)]
+
+
 def without_scripts(html):
     return re.sub(r"<script.*?</script>", "", html, flags=re.S)
 
@@ -149,7 +184,7 @@ def as_read(name, value, signed=False):
 
 def test_tables_hold_every_arm_and_metric_with_the_right_numbers(page, comparison):
     assert set(ROUNDED) == set(METRICS)
-    tables = Tree(page).tables
+    tables = metric_tables(page)
     assert len(tables) == 2
     for rows, column in zip(tables, ("raw", "scaled"), strict=True):
         lead = 1 + (column == "scaled")  # the arm, and T
@@ -177,7 +212,7 @@ def test_tables_hold_every_arm_and_metric_with_the_right_numbers(page, compariso
 
 
 def test_better_and_worse_stand_where_the_interval_excludes_0(page, comparison):
-    rows = Tree(page).tables[0]
+    rows = metric_tables(page)[0]
     for row, arm in zip(rows[1:], comparison.arms, strict=True):
         for cell, (name, metric) in zip(row[1:], METRICS.items(), strict=True):
             change = arm.difference_raw[name]
@@ -207,9 +242,157 @@ def test_verdict_provenance_and_every_curve_are_told(page, comparison):
 def test_a_study_of_few_seeds_has_a_page_without_intervals(seeds):
     found, records = study(seeds=seeds)
     html = report.render(found, records, command="c", versions={}, split_digest="d")
-    rows = Tree(html).tables[0]
+    rows = metric_tables(html)[0]
     assert not any("[" in cell or "better" in cell for row in rows for cell in row)
     assert "nan" not in " ".join(Tree(html).text).lower().split()
+
+
+# --- The parts of a study ----------------------------------------------------------------------
+
+
+def plain(text):
+    return " ".join(text.split())
+
+
+def texts(html):
+    return plain(" ".join(Tree(html).text))
+
+
+def test_the_advice_stands_in_the_verdict(page, comparison):
+    _, records = study()
+    arms = {}
+    for record in records:
+        arms.setdefault(record.trial.arm.name, []).append(record.validation)
+    found = advise({arm.name: arms[arm.name] for arm in comparison.curve})
+    told = texts(page)
+    for goal, one in found.items():
+        assert f"If you care about {goal} {words.ACTIONS[one.action]}" in told
+        assert one.temperature is None or f"T = {one.temperature:.2f}" in told
+
+
+def test_examples_show_measured_probabilities_with_their_input(page, comparison):
+    _, records = study()
+    chosen = plots.focus(comparison).name
+    by_arm = {
+        name: [r.test for r in records if r.trial.arm.name == name]
+        for name in (arm.name for arm in comparison.arms)
+    }
+    rows = examples.chosen_rows(by_arm["none"], by_arm[chosen])
+    assert "A typical row" in rows
+    tables = [rows for rows in Tree(page).tables if rows[0][0] == "Arm" and len(rows[0]) == 4]
+    assert len(tables) == len(rows)
+    for table, row in zip(tables, rows.values(), strict=True):
+        assert table[0][1] == ("zero", "one", "two")[records[0].test.labels[row]]
+        for line in table[1:]:
+            mean = np.mean([p.probs[row] for p in by_arm[line[0]]], axis=0)
+            shown = dict(zip(table[0][1:], line[1:], strict=True))
+            for name, value in zip(("zero", "one", "two"), mean, strict=True):
+                assert shown[name] == words.surely(value)
+    before, after = (np.median([p.confidence for p in by_arm[n]]) for n in ("none", chosen))
+    said = f"“{words.surely(before)} sure” becomes “{words.surely(after)} sure”"
+    assert plain(said) in texts(page)
+    for source, row in zip(attributes(Tree(page), "src"), rows.values(), strict=True):
+        picture = pyplot.imread(io.BytesIO(base64.b64decode(source.partition(",")[2])))
+        assert np.round(255 * picture) == pytest.approx(
+            np.round(255 * IMAGES[row, 0] / IMAGES.max())
+        )
+
+
+def test_linked_panels_hold_every_arm_before_and_after_every_remedy(page, comparison):
+    _, records = study()
+    data = json.loads(Tree(page).scripts[0])
+    held = {(r.trial.arm.name, r.trial.seed): r for r in records}
+    told = texts(page)
+    for number, arm in enumerate(comparison.arms):
+        own = [held[arm.name, seed] for seed in comparison.seeds]
+        for i, remedy in enumerate((None, Temperature, VectorScaling, Desmoothing)):
+            after = [
+                r.test if remedy is None else remedy.fit(r.validation).apply(r.test) for r in own
+            ]
+            columns = data["datasets"][data["charts"][f"linked-top-{i}"]["data"]["bins"]]
+            mine = np.array(columns["arm"]) == number
+            share, stated, true = (
+                np.array(columns[k])[mine] for k in ("share", "confidence", "accuracy")
+            )
+            assert share @ stated == pytest.approx(np.mean([p.confidence for p in after]), abs=2e-4)
+            assert share @ true == pytest.approx(np.mean([p.correct for p in after]), abs=2e-4)
+            said = f"NLL {words.quantity('nll', np.mean([nll(p) for p in after]))}"
+            assert plain(said) in told
+            each = data["datasets"][data["charts"][f"linked-each-{i}"]["data"]["bins"]]
+            mine = (np.array(each["arm"]) == number) & (np.array(each["class"]) == 1)
+            stated = np.array(each["share"])[mine] @ np.array(each["confidence"])[mine]
+            assert stated == pytest.approx(np.mean([p.probs[:, 1] for p in after]), abs=2e-4)
+
+
+def test_every_number_can_be_downloaded(page, comparison):
+    (link,) = [a for t, a in Tree(page).tags if t == "a"]
+    assert link["download"].endswith(".json")
+    content = json.loads(base64.b64decode(link["href"].partition("base64,")[2]))
+    assert content["chosen"] == comparison.chosen
+    for told, arm in zip(content["arms"], comparison.arms, strict=True):
+        assert told["test_scaled"]["nll"]["values"] == pytest.approx(
+            arm.test_scaled["nll"].values, rel=1e-6
+        )
+
+
+def test_methods_are_ranked_with_corrected_p_values(hostile_methods):
+    comparison, _ = study(methods=("uniform", "dropout"), settings={"dropout": [0.2, 0.5]})
+    (league,) = [rows for rows in Tree(hostile_methods).tables if "Method" in rows[0][0]]
+    by_nll = sorted(comparison.methods, key=lambda m: m.advantages["nll"].difference.mean)
+    for row, method in zip(league[2:], by_nll, strict=True):
+        assert row[0].startswith(method.name)
+        assert method.chosen in row[1]
+        for at, name in ((2, "accuracy"), (5, "nll")):
+            found = method.advantages[name]
+            assert words.number(name, found.difference.mean, signed=True) in row[at]
+            assert row[at + 1] == ("< 0.001" if found.p < 0.001 else f"{found.p:.3f}")
+            assert row[at + 2].strip().startswith(f"{100 * found.practical:.0f}")
+
+
+def test_dangers_are_named(page, hostile_methods):
+    told = texts(hostile_methods)
+    assert "2 trials failed and are missing here" in told
+    assert "looked at 3 times before" in told
+    assert "4 seeds say little" in told
+    assert "60 validation rows are few" in told
+    assert "failed and" not in texts(page)
+    few, records = study(seeds=1)
+    html = report.render(few, records, command="c", versions={}, split_digest="d")
+    assert "1 seed says little" in texts(html)
+
+
+def test_an_ece_below_its_noise_is_named():
+    comparison, _ = study()
+    rng = np.random.default_rng(0)
+    z = rng.normal(size=(60, 3))
+    y = (z + rng.gumbel(size=z.shape)).argmax(axis=1)
+    calibrated = {arm.name: [Predictions.from_logits(z, y)] for arm in comparison.arms}
+    found = alerts(comparison, plots.focus(comparison), calibrated)
+    assert any("below its own noise" in sentence for sentence in found)
+
+
+def test_classes_that_lose_are_named():
+    y = np.arange(40) % 2
+    z = 3.0 * np.eye(2)[y]
+    base = [Predictions.from_logits(z + 0.01 * s, y) for s in range(4)]
+    hurt = z.copy()
+    hurt[:20:2] *= -1  # ten of the twenty rows of class 0
+    arm = [Predictions.from_logits(hurt, y)] * 4
+    rows = harm.prepare_classes(base, arm, ("cat", "dog"))
+    assert [(r["name"], r["change"]) for r in rows] == [("cat", -0.5), ("dog", 0.0)]
+    assert harm.classes_finding(rows, "alpha = 0.1") == "Class cat loses at alpha = 0.1"
+    same = harm.prepare_classes(base, base)
+    assert "No single class" in harm.classes_finding(same, "alpha = 0.1")
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"inputs": ["a"]}, "those of the 60 test rows"), ({"class_names": "ab"}, "3 names")],
+)
+def test_inputs_and_names_must_fit(given, said):
+    comparison, records = study(seeds=1)
+    with pytest.raises(InputError, match=said):
+        report.render(comparison, records, command="c", versions={}, split_digest="d", **given)
 
 
 def test_findings_say_rises_falls_or_neither():
@@ -273,8 +456,8 @@ def test_a_judgement_refuses_what_it_cannot_show(change, said):
 # --- One file, same bytes, no foreign markup ---------------------------------------------------
 
 
-def test_the_page_nests_and_every_reference_has_its_target(page, hostile):
-    for html in (page, hostile):
+def test_the_page_nests_and_every_reference_has_its_target(page, hostile, hostile_methods):
+    for html in (page, hostile, hostile_methods):
         tree = Tree(html)
         ids = attributes(tree, "id")
         assert len(ids) == len(set(ids))
@@ -285,8 +468,8 @@ def test_the_page_nests_and_every_reference_has_its_target(page, hostile):
         assert dict(tree.tags[[t for t, _ in tree.tags].index("html")][1]) == {"lang": "en"}
 
 
-def test_every_chart_has_a_description_and_a_picture(page, hostile):
-    for html in (page, hostile):
+def test_every_chart_has_a_description_and_a_picture(page, hostile, hostile_methods):
+    for html in (page, hostile, hostile_methods):
         charts = json.loads(Tree(html).scripts[0])["charts"]
         places = [attrs for _, attrs in Tree(html).tags if "data-chart" in attrs]
         assert sorted(p["data-chart"] for p in places) == sorted(charts)
@@ -299,13 +482,13 @@ def test_every_chart_has_a_description_and_a_picture(page, hostile):
             assert not [e for e in root.iter() if e.get("id")]  # ids would clash between pictures
 
 
-def test_the_page_is_small_and_asks_for_nothing(page, hostile):
-    for html in (page, hostile):
+def test_the_page_is_small_and_asks_for_nothing(page, hostile, hostile_methods):
+    for html in (page, hostile, hostile_methods):
         assert len(html.encode()) < LIMIT
         tree = Tree(html)
         assert [a for t, a in tree.tags if t == "link"] == [{"rel": "icon", "href": "data:,"}]
-        assert not attributes(tree, "src")
-        assert not {t for t, _ in tree.tags} & {"img", "iframe", "object", "embed", "base", "form"}
+        assert all(src.startswith("data:image/png;base64,") for src in attributes(tree, "src"))
+        assert not {t for t, _ in tree.tags} & {"iframe", "object", "embed", "base", "form"}
         markup = without_scripts(html)
         addresses = set(
             re.findall(r"(?:https?:)?//[\w.-]+", re.sub(re.escape("//evil"), "", markup))
@@ -315,8 +498,8 @@ def test_the_page_is_small_and_asks_for_nothing(page, hostile):
         assert "$schema" not in tree.scripts[0]
 
 
-def test_only_the_page_s_own_scripts_may_run(page, hostile):
-    for html in (page, hostile):
+def test_only_the_page_s_own_scripts_may_run(page, hostile, hostile_methods):
+    for html in (page, hostile, hostile_methods):
         tree = Tree(html)
         policy = next(a["content"] for t, a in tree.tags if a.get("http-equiv"))
         data, *code = tree.scripts
@@ -331,7 +514,7 @@ def test_only_the_page_s_own_scripts_may_run(page, hostile):
         assert not [name for _, attrs in tree.tags for name in attrs if name.startswith("on")]
 
 
-def test_whatever_is_given_stays_text(hostile):
+def test_whatever_is_given_stays_text(hostile, hostile_methods):
     tree = Tree(hostile)
     assert "pwned" not in "".join(tree.scripts[1:])
     shown = HOSTILE.replace("\x00", r"\u0000").replace("\u202e", r"\u202e")
@@ -339,6 +522,7 @@ def test_whatever_is_given_stays_text(hostile):
     assert shown in tree.text  # as the title, the heading, a row, a note, the command
     assert "".join(tree.text).count(shown) >= 6
     data = json.loads(tree.scripts[0])
+    assert "".join(Tree(hostile_methods).text).count(shown[:40]) >= 10
     lines = data["datasets"][data["charts"]["risk"]["data"]["lines"]]
     assert set(lines["model"]) == {shown, "field.with[brackets]"}
     hostile.encode()
@@ -385,10 +569,13 @@ def test_text_reads_on_its_paper():
 
     for block in blocks:
         colours = dict(re.findall(r"--([\w-]+): #([0-9a-f]{3,6});", block))
-        for name in set(colours) - {"paper", "panel", "rule", "other"}:
+        for name in set(colours) - {"paper", "panel", "rule", "other", "band", "tint"}:
             for under in ("paper", "panel"):
                 pair = sorted((luminance(colours[name]), luminance(colours[under])))
                 assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, (name, under)
+        for under in ("band", "tint"):  # bars of examples lie under their numbers
+            pair = sorted((luminance(colours["ink"]), luminance(colours[under])))
+            assert (pair[1] + 0.05) / (pair[0] + 0.05) >= 4.5, under
 
 
 # --- Writing -----------------------------------------------------------------------------------
@@ -460,14 +647,15 @@ class Visit:
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory, page, hostile):
+def files(tmp_path_factory, page, hostile, hostile_methods):
     folder = tmp_path_factory.mktemp("pages")
     report.write(folder / "study.html", page)
     report.write(folder / "hostile.html", hostile)
+    report.write(folder / "methods.html", hostile_methods)
     return folder
 
 
-@pytest.mark.parametrize("name", ["study.html", "hostile.html"])
+@pytest.mark.parametrize("name", ["study.html", "hostile.html", "methods.html"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
 def test_a_browser_draws_everything_and_asks_for_nothing(chromium, files, name, scheme, width):
@@ -498,6 +686,33 @@ def test_the_switch_changes_both_panels_and_the_words(chromium, files, compariso
         assert visit.complaints == []
 
 
+def test_choosing_an_arm_updates_every_panel(chromium, files):
+    def drawn(visit):
+        names = [
+            f"linked-{part}-{i}{end}"
+            for part in ("top", "each")
+            for i in range(4)
+            for end in ("", "-bars")
+        ]
+        return [visit.page.locator(f"[data-chart={name}] svg").inner_html() for name in names]
+
+    with Visit(chromium, files / "study.html") as visit:
+        before = drawn(visit)
+        numbers = visit.page.locator(".linked figcaption").first.inner_text()
+        visit.page.locator("input[name=arm][value='0']").check(force=True)
+        visit.page.wait_for_timeout(300)
+        after = drawn(visit)
+        assert all(a != b for a, b in zip(before, after, strict=True))
+        assert visit.page.locator(".linked figcaption").first.inner_text() != numbers
+        visit.page.locator("input[name=klass][value='2']").focus()
+        visit.page.keyboard.press("Space")  # by keyboard as by mouse
+        visit.page.wait_for_timeout(300)
+        third = drawn(visit)
+        assert third[:8] == after[:8]
+        assert all(a != b for a, b in zip(after[8:], third[8:], strict=True))
+        assert visit.complaints == []
+
+
 def test_a_point_tells_its_numbers(chromium, files, comparison):
     with Visit(chromium, files / "study.html") as visit:
         visit.page.locator("[data-chart=curve-value] .mark-symbol path").first.hover()
@@ -511,9 +726,11 @@ def test_without_scripts_the_pictures_are_there(chromium, files):
     with Visit(chromium, files / "study.html", java_script_enabled=False) as visit:
         assert visit.requests == [(files / "study.html").as_uri()]
         pictures = visit.page.locator("[data-chart] svg")
-        assert pictures.count() == 3 * 4 + 3
+        # Tiles, curves, four remedies by top class and by class, risk, classes, two planes.
+        assert pictures.count() == 3 * 4 + 2 + 4 * 4 + 1 + 1 + 2
         assert all(pictures.nth(i).bounding_box()["width"] > 100 for i in range(pictures.count()))
-        assert not visit.page.locator(".switch").is_visible()  # it would do nothing
+        assert not any(one.is_visible() for one in visit.page.locator(".switch").all())
+        assert visit.page.locator(".printed").first.is_visible()  # and it says what is shown
 
 
 def test_on_paper_it_is_light_and_the_tables_are_whole(chromium, files):
@@ -522,7 +739,7 @@ def test_on_paper_it_is_light_and_the_tables_are_whole(chromium, files):
         visit.page.emulate_media(media="print")
         paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
         assert paper == "rgb(255, 255, 255)"
-        assert not visit.page.locator(".switch").is_visible()
+        assert not any(one.is_visible() for one in visit.page.locator(".switch").all())
         wide = "[...document.querySelectorAll('table')].filter(t => t.scrollWidth > 690)"
         assert visit.page.evaluate(f"{wide}.length") == 0
         assert len(visit.page.pdf(format="A4")) > 10_000

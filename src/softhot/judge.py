@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from softhot.calibration import cross_fitted
+from softhot.advice import Advice, advise
+from softhot.calibration import cross_fitted_cautiously
 from softhot.core.check import InputError
 from softhot.forecast import Forecast, forecast
 from softhot.metrics import METRICS, Bootstrap, Predictions, bootstraps, paired, score
@@ -29,6 +30,7 @@ class Judgement:
         scores, scaled_scores: metric -> value.
         intervals: metric -> 95 % interval of the score as given, for the choice of rows.
         forecast: what smoothing would do, if the model was trained without.
+        advice: whether to rescale (:func:`softhot.advice.advise`).
         sentences: the judgement in words; the first is the headline.
     """
 
@@ -39,6 +41,7 @@ class Judgement:
     scaled_scores: dict[str, float]
     intervals: dict[str, tuple[float, float]]
     forecast: Forecast
+    advice: Advice
     sentences: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -46,14 +49,15 @@ class Judgement:
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         rows, classes = len(self.predictions), self.predictions.num_classes
         del values["predictions"], values["scaled"]
-        return {"rows": rows, "classes": classes, **values, "forecast": self.forecast.to_dict()}
+        values |= {"forecast": self.forecast.to_dict(), "advice": self.advice.to_dict()}
+        return {"rows": rows, "classes": classes, **values}
 
 
 def judge(predictions: Predictions) -> Judgement:
     r"""Score predictions, rescale them, and say what smoothing would do.
 
     Temperature scaling is judged by two-fold cross-fitting, so no row is scored with a temperature
-    that it helped to fit (:func:`softhot.calibration.cross_fitted`); smoothing by
+    that it helped to fit (:func:`softhot.calibration.cross_fitted_cautiously`); smoothing by
     :func:`softhot.forecast.forecast`. A stream of any length is read a handful of times, in
     bounded memory.
 
@@ -62,15 +66,17 @@ def judge(predictions: Predictions) -> Judgement:
     >>> judge(Predictions.from_logits(logits, labels)).sentences[0][:13]
     'Overconfident'
     """
-    scaled, temperature = cross_fitted(predictions)
+    fits = scaled, temperature = cross_fitted_cautiously(predictions)
     scores, scaled_scores = score(predictions), score(scaled)
     intervals = _intervals(predictions)
     foreseen = forecast(predictions, scaled=(scaled, temperature))
-    sentences = _sentences(predictions, scores, scaled_scores, intervals, temperature, foreseen)
-    return Judgement(
+    advice = advise({"model": predictions}, ["probabilities"], fits={"model": [fits]})
+    found = Judgement(
         *(predictions, scaled, temperature, scores, scaled_scores, intervals, foreseen),
-        sentences=tuple(sentences),
+        advice=advice["probabilities"],
+        sentences=(),
     )
+    return dataclasses.replace(found, sentences=tuple(_sentences(found)))
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,12 +87,14 @@ class SideBySide:
         judgements: by name, in the order given.
         differences, scaled_differences: name -> metric -> that model minus the first, with the
             interval of a paired bootstrap; as given, and after temperature scaling.
+        advice: which of them to use, by goal; the first stands for no smoothing.
         sentences: the differences in words; the first is the headline.
     """
 
     judgements: dict[str, Judgement]
     differences: dict[str, dict[str, Bootstrap]]
     scaled_differences: dict[str, dict[str, Bootstrap]]
+    advice: dict[str, Advice]
     sentences: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -99,7 +107,8 @@ class SideBySide:
             for field in ("differences", "scaled_differences")
         }
         judgements = {name: one.to_dict() for name, one in self.judgements.items()}
-        return {"models": judgements, **plain, "sentences": self.sentences}
+        advice = {goal: one.to_dict() for goal, one in self.advice.items()}
+        return {"models": judgements, **plain, "advice": advice, "sentences": self.sentences}
 
 
 def side_by_side(models: Mapping[str, Predictions]) -> SideBySide:
@@ -108,6 +117,9 @@ def side_by_side(models: Mapping[str, Predictions]) -> SideBySide:
     The first is the one that the others are compared with, such as the model without smoothing.
     The intervals speak of the luck of these rows, not of the luck of training: one network a side
     says little about a recipe, and :mod:`softhot.studies` says more.
+
+    The advice takes these rows for validation rows: a choice made on the rows that are reported
+    flatters.
 
     Raises:
         InputError: fewer than two models, or their labels differ; the row is named.
@@ -126,7 +138,9 @@ def side_by_side(models: Mapping[str, Predictions]) -> SideBySide:
     base_scaled = judgements[first].scaled
     scaled = {name: _differences(judgements[name].scaled, base_scaled) for name in names}
     sentences = tuple(_compared(name, first, raw[name], scaled[name]) for name in names)
-    return SideBySide(judgements, raw, scaled, sentences)
+    advice = advise(models, GOALS)
+    sentences += tuple(advice[goal].sentence for goal in GOALS)
+    return SideBySide(judgements, raw, scaled, advice, sentences)
 
 
 def _differences(predictions: Predictions, base: Predictions) -> dict[str, Bootstrap]:
@@ -159,14 +173,9 @@ def _intervals(p: Predictions) -> dict[str, tuple[float, float]]:
     return found | {name: (one.low, one.high) for name, one in drawn.items()}
 
 
-def _sentences(
-    p: Predictions,
-    scores: dict[str, float],
-    scaled: dict[str, float],
-    intervals: dict[str, tuple[float, float]],
-    temperature: float,
-    foreseen: Forecast,
-) -> list[str]:
+def _sentences(judged: Judgement) -> list[str]:
+    p, scores, scaled = judged.predictions, judged.scores, judged.scaled_scores
+    temperature, intervals = judged.temperature, judged.intervals
     gap, (low, high) = scores["gap"], intervals["gap"]
     says = (
         f"it says {scores['confidence']:.1%} on average and is right {scores['accuracy']:.1%} of "
@@ -174,9 +183,9 @@ def _sentences(
         f"{100 * high:+.1f})."
     )
     name = "Overconfident" if low > 0 else "Underconfident" if high < 0 else "No detectable bias"
-    found = [f"{name}: {says}", *foreseen.sentences]
+    found = [f"{name}: {says}", *judged.forecast.sentences]
     change = scores["nll"] - scaled["nll"]
-    if change > 0.001:
+    if change > 0.001 and judged.advice.temperature is not None:
         found.append(
             f"Rescaling needs no training: divide the logits by T = {temperature:.2f}. On rows it "
             f"was not fitted on, NLL goes from {scores['nll']:.3f} to {scaled['nll']:.3f} nats and "
@@ -205,6 +214,7 @@ def _sentences(
     return found
 
 
+GOALS = ("accuracy", "probabilities", "ranking")  # of distillation, no scores say anything
 SHOWN = {  # in the sentences of a comparison: name, factor, decimals, unit, which way is good
     "accuracy": ("accuracy", 100, 1, "points", 1),
     "nll": ("NLL", 1, 3, "nats", -1),

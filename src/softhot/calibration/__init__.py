@@ -17,7 +17,12 @@ Temperature(temperature=0.5)
 from softhot.calibration.desmoothing import Desmoothing
 from softhot.calibration.pnorm import PNorm
 from softhot.calibration.remedy import Remedy
-from softhot.calibration.temperature import Temperature, cross_fitted
+from softhot.calibration.temperature import (
+    Temperature,
+    cautious_temperature,
+    cross_fitted,
+    cross_fitted_cautiously,
+)
 from softhot.calibration.vector import VectorScaling
 from softhot.metrics import TEMPERATURE, apply_temperature, fit_temperature
 
@@ -35,6 +40,8 @@ __all__ = [
     "Temperature",
     "VectorScaling",
     "apply_temperature",
+    "cautious_temperature",
     "cross_fitted",
+    "cross_fitted_cautiously",
     "fit_temperature",
 ]

@@ -9,9 +9,10 @@ from softhot.metrics.predictions import Predictions, check_predictions
 from softhot.metrics.scores import nll
 
 TEMPERATURE = Interval(0.05, 20.0)
+DOUBT = Interval(0, 1, "[)")
 
 
-def fit_temperature(predictions: Predictions) -> float:
+def fit_temperature(predictions: Predictions, *, doubt: float = 0.0) -> float:
     """The T in [0.05, 20] with the lowest hard-label NLL of softmax(log p / T).
 
     The NLL is convex in b = 1/T, with derivative mean over rows of (E_b[z] - z_true), E_b being
@@ -24,6 +25,11 @@ def fit_temperature(predictions: Predictions) -> float:
     each further sharpening lowers their NLL; rows whose true class is the least probable of all
     give 20. If no T makes a difference (all classes equal in every row), T is 1.
 
+    ``doubt`` spreads that share of every label over all classes, so that rows that are all right
+    do not call for T = 0.05. Platt 1999, "Probabilistic outputs for support vector machines",
+    takes K / (K - 1) / (N + 2): labels are then right as often as N right ones of N tell, by the
+    rule of succession.
+
     A true class that had probability exactly 0 takes part with the floor it was raised to.
 
     >>> p = Predictions.from_logits([[4.0, 0.0], [4.0, 0.0], [4.0, 0.0], [4.0, 0.0]], [0, 0, 0, 1])
@@ -31,16 +37,17 @@ def fit_temperature(predictions: Predictions) -> float:
     3.641
     """
     check_predictions(predictions)
+    DOUBT.check("doubt", doubt)
     if _flat(predictions):
         return 1.0
     low, high = 1 / TEMPERATURE.high, 1 / TEMPERATURE.low
-    if _slope(predictions, high)[0] <= 0:
+    if _slope(predictions, high, doubt)[0] <= 0:
         return TEMPERATURE.low
-    if _slope(predictions, low)[0] >= 0:
+    if _slope(predictions, low, doubt)[0] >= 0:
         return TEMPERATURE.high
     b, step = 1.0, np.inf
     while abs(step) > 1e-9 * b:
-        slope, curvature = _slope(predictions, b)
+        slope, curvature = _slope(predictions, b, doubt)
         low, high = (b, high) if slope < 0 else (low, b)
         newton = b - slope / curvature if curvature > 0 else low
         # Newton alone creeps where the slope falls exponentially: its steps must halve.
@@ -101,7 +108,7 @@ def _flat(predictions: Predictions) -> bool:
     )
 
 
-def _slope(predictions: Predictions, b: float) -> tuple[float, float]:
+def _slope(predictions: Predictions, b: float, doubt: float) -> tuple[float, float]:
     """First and second derivative of the mean NLL in b = 1/T."""
     slope = curvature = 0.0
     for at, z in predictions.blocks():
@@ -113,7 +120,10 @@ def _slope(predictions: Predictions, b: float) -> tuple[float, float]:
             true = z[np.arange(len(z)), predictions.labels[at]]
         else:
             true = (predictions.targets[at] * np.where(np.isneginf(z), 0.0, z)).sum(axis=1)
-        away = np.where(np.isneginf(z), 0.0, z - true[:, None])
+        there = ~np.isneginf(z)
+        if doubt:
+            true = (1 - doubt) * true + doubt * np.where(there, z, 0.0).sum(1) / there.sum(1)
+        away = np.where(there, z - true[:, None], 0.0)
         mean = (weight * away).sum(axis=1)
         slope += float(mean.sum())
         curvature += float((weight * (away - mean[:, None]) ** 2).sum())

@@ -12,7 +12,7 @@ from softhot.calibration import apply_temperature
 from softhot.core.check import InputError
 from softhot.metrics import METRICS, Predictions
 from softhot.plots.prepare import Rows, spread
-from softhot.studies.compare import SCALED, loss
+from softhot.studies.compare import SCALED, loss, standard_error
 
 if TYPE_CHECKING:
     from softhot.studies.compare import ArmSummary, Comparison, Estimate
@@ -51,12 +51,16 @@ def prepare_curves(comparison: Comparison) -> dict[str, Rows]:
         ``seeds``: metric, column, seed, alpha, value, change; at most 30 seeds.
         ``labels``: metric, column, alpha (the largest), value, change: heights at the right end,
         moved apart where two labels would touch.
+        ``bands``: metric, column, low, high, change_low, change_high: one standard error (over
+        seeds) on either side of the arm in focus; of more than one seed.
     """
     means: Rows = []
     seeds: Rows = []
     labels: Rows = []
+    bands: Rows = []
     if comparison.curve[1].alpha is None:
-        return {"means": means, "seeds": seeds, "labels": labels}
+        return {"means": means, "seeds": seeds, "labels": labels, "bands": bands}
+    middle = focus(comparison).name
     for metric in METRICS:
         columns = {
             "raw": [
@@ -80,6 +84,19 @@ def prepare_curves(comparison: Comparison) -> dict[str, Rows]:
                     | _interval(estimate, "value", "low", "high")
                     | _interval(change, "change", "change_low", "change_high")
                 )
+                if arm.name == middle and len(estimate.values) > 1:
+                    errors = (standard_error(np.array(e.values)) for e in (estimate, change))
+                    error, of_change = errors
+                    bands.append(
+                        {
+                            "metric": metric,
+                            "column": column,
+                            "low": estimate.mean - error,
+                            "high": estimate.mean + error,
+                            "change_low": change.mean - of_change,
+                            "change_high": change.mean + of_change,
+                        }
+                    )
                 lines = zip(comparison.seeds, estimate.values, change.values, strict=True)
                 seeds += [
                     {
@@ -99,7 +116,7 @@ def prepare_curves(comparison: Comparison) -> dict[str, Rows]:
             for row, height in zip(ends, spread([row[field] for row in ends], room), strict=True):
                 row[field] = height
         labels += ends
-    return {"means": means, "seeds": seeds, "labels": labels}
+    return {"means": means, "seeds": seeds, "labels": labels, "bands": bands}
 
 
 def prepare_predictions(

@@ -276,6 +276,73 @@ def prepare_plane(
     }
 
 
+def prepare_logit_plane(
+    predictions: Predictions,
+    classes: Sequence[int] | None = None,
+    class_names: Sequence[str] | None = None,
+    most: int = 100,
+) -> dict[str, Rows]:
+    """Rows of three classes by their three logits: the template plane where no weights were kept.
+
+    A logit is the product of the penultimate activations with the template of its class, so the
+    differences of three logits fix the projection onto the plane of their templates, up to a
+    linear map that is the same for all rows. Differences of log-probabilities are those of
+    logits. The three axes stand at 120 degrees; lengths are such that the mean distance between
+    the centres of the classes is 1, so that two models can be compared.
+
+    Args:
+        predictions: of one model.
+        classes: three class ids; without them the three that are confused most.
+        class_names: K names; without them the class ids.
+        most: rows of each class, the first in their order.
+
+    Returns:
+        ``points``: class, name, x, y. ``corners``: the centres of the classes.
+
+    Raises:
+        InputError: fewer than three classes, or not three of them, or no row of one.
+    """
+    p = check_predictions(predictions)
+    k = p.num_classes
+    if k < 3:
+        raise InputError("predictions", "of three classes or more", f"{k} classes")
+    ids = _confused(p) if classes is None else list(classes)
+    if len(set(ids)) != 3 or len(ids) != 3 or not set(ids) <= set(range(k)):
+        raise InputError("classes", f"three different ids in [0, {k - 1}]", classes)
+    rows = [np.flatnonzero(p.labels == c)[:most] for c in ids]
+    if not all(map(len, rows)):
+        raise InputError("classes", "classes that some row has", ids)
+    axes = np.array([[-1, 1, 0] / np.sqrt(2), [-1, -1, 2] / np.sqrt(6)])
+    places = [np.maximum(np.asarray(p.log_probs)[own][:, ids], -1e4) @ axes.T for own in rows]
+    centres = np.array([at.mean(axis=0) for at in places])
+    size = np.mean([np.linalg.norm(centres[i] - centres[i - 1]) for i in range(3)])
+    middle = centres.mean(axis=0)
+
+    def told(c: int, at: np.ndarray) -> dict[str, Any]:
+        name = str(c) if class_names is None else str(class_names[c])
+        x, y = ((at - middle) / (size or 1.0)).tolist()
+        return {"class": int(c), "name": name, "x": x, "y": y}
+
+    return {
+        "points": [told(c, at) for c, own in zip(ids, places, strict=True) for at in own],
+        "corners": [told(c, at) for c, at in zip(ids, centres, strict=True)],
+    }
+
+
+def _confused(predictions: Predictions) -> list[int]:
+    """The three classes that share most probability with each other, by id."""
+    k, y = predictions.num_classes, predictions.labels
+    shared = np.zeros((k, k))
+    np.add.at(shared, y, np.exp(np.asarray(predictions.log_probs)))
+    shared = np.where(np.bincount(y, minlength=k)[:, None] * np.ones(k) > 0, shared, -np.inf)
+    shared = shared + shared.T
+    np.fill_diagonal(shared, -np.inf)
+    first, second = np.unravel_index(int(shared.argmax()), shared.shape)
+    both = shared[first] + shared[second]
+    both[[first, second]] = -np.inf
+    return sorted((int(first), int(second), int(both.argmax())))
+
+
 def prepare_loss(
     rules: Mapping[str, Rule] | None = None, num_classes: int = 10, points: int = 199
 ) -> Rows:

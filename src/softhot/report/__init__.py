@@ -12,112 +12,19 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from softhot import plots
 from softhot.core.check import InputError
-from softhot.metrics import METRICS, Predictions, check_predictions, score
-from softhot.report import charts, tables, words
-from softhot.report.page import Page
-
-if TYPE_CHECKING:
-    from softhot.studies.compare import ArmSummary, Comparison
-    from softhot.studies.store import Record
+from softhot.metrics import Predictions, check_predictions, score
+from softhot.report import tables, words
+from softhot.report.page import KEPT, Page
+from softhot.report.study import render
 
 __all__ = ["render", "render_judgement", "write"]
 
 MODEL_COLOURS = 7  # --model-0 ... in the style sheet
-KEPT = 0.8  # the coverage at which the finding over the risk-coverage curve is stated
-
-
-def render(
-    comparison: Comparison,
-    records: Iterable[Record],
-    *,
-    command: str,
-    versions: Mapping[str, str],
-    split_digest: str,
-) -> str:
-    """The page of a study, as HTML.
-
-    Args:
-        comparison: What the study found, from :func:`softhot.studies.compare`.
-        records: The trials that it was found in; others are ignored.
-        command: The command line that makes the study again.
-        versions: Name to version of what made this page.
-        split_digest: Digest of the split of the data.
-
-    Raises:
-        InputError: A trial that the comparison counts is not among the records.
-    """
-    records = list(records)
-    predictions = plots.prepare_predictions(comparison, records)
-    spec, base, arm = comparison.spec, comparison.arms[0], plots.focus(comparison)
-    page = Page(
-        kind="study",
-        title=f"Label smoothing on {spec.dataset}",
-        subtitle=tables.study_subtitle(comparison),
-        decision=comparison.verdict.decision,
-        headline=comparison.verdict.headline,
-        sentences=comparison.verdict.sentences,
-        notes=tables.floored_notes({name: both["raw"] for name, both in predictions.items()}),
-        figures=tables.key_figures(base, arm),
-    )
-
-    if arm.alpha is not None:
-        _add_curves(page, comparison, base, arm)
-
-    page.reliability_finding = words.reliability_finding(base, arm)
-    for one in comparison.arms:
-        scores = {"raw": one.test_raw, "scaled": one.test_scaled}
-        page.add_tiles(
-            one.name,
-            {
-                column: (rows, {name: scores[column][name].mean for name in METRICS})
-                for column, rows in predictions[one.name].items()
-            },
-            temperature=one.temperature.mean,
-            marks=tables.marks(comparison, one),
-            chosen=one.name == comparison.chosen,
-        )
-
-    raw = {name: columns["raw"] for name, columns in predictions.items()}
-    lines = {base.name: (charts.NONE, 2.2), arm.name: (charts.ACCENT, 2.4)}
-    others = [(name, charts.OTHER, 1.0) for name in raw if name not in lines]
-    styles = others + [(name, *style) for name, style in lines.items()]
-    risks = page.add_risk(styles, plots.prepare_risk_coverage(raw), KEPT)
-    named = {base.name: words.alpha(base), arm.name: words.alpha(arm)}
-    page.risk_finding = words.risk_finding(named, risks, words.percent(KEPT))
-
-    page.tables = [tables.study_table(comparison, column) for column in ("raw", "scaled")]
-    page.provenance = tables.study_provenance(comparison, records, versions, split_digest)
-    page.command, page.settings = command, spec.to_toml()
-    return page.html()
-
-
-def _add_curves(page: Page, comparison: Comparison, base: ArmSummary, arm: ArmSummary) -> None:
-    """Every metric against alpha."""
-    data = charts.curve_data(plots.prepare_curves(comparison))
-    alphas = [one.alpha for one in comparison.curve if one.alpha is not None]
-    for field in ("value", "change"):
-        chart = charts.curve_chart(field, alphas, arm.alpha, comparison.select)
-        page.add_chart(f"curve-{field}", chart, data)
-    page.curves = {
-        "selected": comparison.select,
-        "seeds": len(comparison.seeds),
-        "drawn": min(len(comparison.seeds), plots.SEED_LINES),
-        "metrics": [
-            {
-                "name": name,
-                "short": words.short(name),
-                "finding": words.curve_finding(name, base, arm),
-                "text": words.curve_text(comparison, name),
-            }
-            for name in METRICS
-        ],
-    }
 
 
 def render_judgement(

@@ -96,9 +96,13 @@ def curve_chart(field: str, alphas: Sequence[float], marked: float | None, metri
     means = alt.Chart(alt.NamedData("means")).transform_filter(only)
     seeds = alt.Chart(alt.NamedData("seeds")).transform_filter(only)
     labels = alt.Chart(alt.NamedData("labels")).transform_filter(only)
+    bands = alt.Chart(alt.NamedData("bands")).transform_filter(only)
     column = alt.Detail("column:N")
     interval = "change_low" if change else "low", "change_high" if change else "high"
     layers = [
+        bands.mark_rect(opacity=0.14).encode(
+            y=alt.Y(f"{interval[0]}:Q"), y2=f"{interval[1]}:Q", color=colour
+        ),
         seeds.mark_line(strokeWidth=0.8, opacity=0.3).encode(
             x=x, y=y, color=colour, detail=["seed:N", "column:N"]
         ),
@@ -137,9 +141,9 @@ def curve_chart(field: str, alphas: Sequence[float], marked: float | None, metri
         line = mark.mark_rule(color=ACCENT, strokeWidth=1, strokeDash=[3, 3])
         text = mark.mark_text(color=ACCENT, fontSize=11, fontWeight="bold", dy=-7)
         layers[:0] = [line.encode(x=x), text.encode(x=x, y=alt.value(0), text="text:N")]
-    title = _title(alt.ExprRef(f"({json.dumps(titles)})[metric]"), offset=8)
+    title = title_of(alt.ExprRef(f"({json.dumps(titles)})[metric]"), offset=8)
     chart = alt.layer(*layers).add_params(shown).properties(width=370, height=270, title=title)
-    return _finish(chart, left=LEFT, right=104, top=42, bottom=44)
+    return finish(chart, left=LEFT, right=104, top=42, bottom=44)
 
 
 @functools.cache
@@ -155,27 +159,27 @@ def reliability_chart(column: str) -> Spec:
     data = alt.Chart(alt.NamedData("bins"))
     ends = alt.Chart(alt.InlineData([{"at": 0}, {"at": 1}]))
     ideal = alt.Chart(alt.InlineData([{"at": 0.11, "text": "ideal"}]))
-    x, y = _share(alt.X, "confidence", labels=False), _share(alt.Y, "accuracy")
+    x, y = share_axis(alt.X, "confidence", labels=False), share_axis(alt.Y, "accuracy")
     area = alt.Size("share:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[12, 190]))
     paler = alt.Scale(type="sqrt", domain=[0, 0.05], range=[0.2, 1], clamp=True)
     weight = alt.Opacity("share:Q", legend=None, scale=paler)
     layers = [
         ends.mark_line(color=MUTED, strokeWidth=1, strokeDash=[3, 3]).encode(
-            x=_share(alt.X, "at", labels=False), y=_share(alt.Y, "at")
+            x=share_axis(alt.X, "at", labels=False), y=share_axis(alt.Y, "at")
         ),
         ideal.mark_text(angle=315, dy=8, fontSize=9.5, color=MUTED).encode(
-            x=_share(alt.X, "at", labels=False), y=_share(alt.Y, "at"), text="text:N"
+            x=share_axis(alt.X, "at", labels=False), y=share_axis(alt.Y, "at"), text="text:N"
         ),
         data.mark_rule(color=colour, strokeWidth=1.5).encode(
-            x=x, y=_share(alt.Y, "confidence"), y2="accuracy:Q", opacity=weight
+            x=x, y=share_axis(alt.Y, "confidence"), y2="accuracy:Q", opacity=weight
         ),
         data.mark_circle(color=colour, stroke=PAPER, strokeWidth=0.7).encode(
             x=x, y=y, size=area, opacity=weight, tooltip="text:N"
         ),
     ]
-    title = _title("accuracy", offset=8, dx=0, fontSize=9.5)
+    title = title_of("accuracy", offset=8, dx=0, fontSize=9.5)
     chart = alt.layer(*layers).properties(width=124, height=124, title=title)
-    return _finish(chart, left=32, right=16, top=22, bottom=8)
+    return finish(chart, left=32, right=16, top=22, bottom=8)
 
 
 @functools.cache
@@ -184,15 +188,15 @@ def histogram_chart(column: str) -> Spec:
     import altair as alt
 
     bars = alt.Chart(alt.NamedData("bins")).mark_bar(color=COLUMN_COLOURS[column], opacity=0.75)
-    title = _title("share of rows", offset=6, dx=0, fontSize=9.5)
+    title = title_of("share of rows", offset=6, dx=0, fontSize=9.5)
     chart = bars.encode(
-        x=_share(alt.X, "from", title="confidence"),
+        x=share_axis(alt.X, "from", title="confidence"),
         x2="to:Q",
-        y=_share(alt.Y, "share"),
+        y=share_axis(alt.Y, "share"),
         y2=alt.Y2Datum(0),
         tooltip="text:N",
     ).properties(width=124, height=44, title=title)
-    return _finish(chart, left=32, right=16, top=20, bottom=30)
+    return finish(chart, left=32, right=16, top=20, bottom=30)
 
 
 def risk_chart() -> Spec:
@@ -238,9 +242,9 @@ def risk_chart() -> Spec:
             x=x, y=y, color=alt.Color(**styled("colour")), text="model:N"
         ),
     ]
-    title = _title("error among the rows kept, as trained", offset=12)
+    title = title_of("error among the rows kept, as trained", offset=12)
     chart = alt.layer(*layers).properties(width=350, height=250, title=title)
-    return _finish(chart, left=LEFT, right=124, top=30, bottom=44)
+    return finish(chart, left=LEFT, right=124, top=30, bottom=44)
 
 
 def curve_data(curves: dict[str, Rows]) -> dict[str, Rows]:
@@ -265,9 +269,10 @@ def curve_data(curves: dict[str, Rows]) -> dict[str, Rows]:
         },
         "labels": lambda row: {"text": words.COLUMNS[row["column"]]},
         "seeds": lambda row: {},
+        "bands": lambda row: {},
     }
     return {
-        name: _rounded([shown(row) | texts[name](row) for row in rows])
+        name: rounded([shown(row) | texts[name](row) for row in rows])
         for name, rows in curves.items()
     }
 
@@ -286,7 +291,7 @@ def bin_data(rows: Rows) -> dict[str, Rows]:
         }
         for row in rows
     ]
-    return {"bins": _rounded(bins)}
+    return {"bins": rounded(bins)}
 
 
 def risk_data(curves: dict[str, Rows], styles: Sequence[tuple[str, str, float]]) -> dict[str, Rows]:
@@ -301,7 +306,7 @@ def risk_data(curves: dict[str, Rows], styles: Sequence[tuple[str, str, float]])
     }
     for row in shown["labels"]:  # text must be darker than a line to be seen as well
         row["colour"] = MUTED if row["colour"] == OTHER else row["colour"]
-    return {part: _rounded(rows) for part, rows in shown.items()}
+    return {part: rounded(rows) for part, rows in shown.items()}
 
 
 def static_svg(spec: Spec, data: dict[str, Rows]) -> str:
@@ -327,7 +332,7 @@ def _scale(mapping: dict[str, Any]) -> Any:
     return alt.Scale(domain=list(mapping), range=list(mapping.values()))
 
 
-def _share(channel: Any, field: str, title: str | None = None, labels: bool = True) -> Any:
+def share_axis(channel: Any, field: str, title: str | None = None, labels: bool = True) -> Any:
     """A small axis from 0 to 100 %, the same in all small multiples."""
     import altair as alt
 
@@ -347,14 +352,15 @@ def _share(channel: Any, field: str, title: str | None = None, labels: bool = Tr
     return channel(f"{field}:Q", scale=alt.Scale(domain=[0, 1], nice=False), axis=axis)
 
 
-def _title(text: Any, offset: int, dx: int = -LEFT, **style: Any) -> Any:
+def title_of(text: Any, offset: int, dx: int = -LEFT, **style: Any) -> Any:
     """What the y axis shows, level and at the left edge rather than on its side."""
     import altair as alt
 
     return alt.TitleParams(text=text, frame="group", offset=offset, dx=dx, **style)
 
 
-def _finish(chart: Any, **padding: int) -> Spec:
+def finish(chart: Any, **padding: int) -> Spec:
+    """The chart with its padding, in the style of all, as a specification."""
     import altair as alt
 
     with alt.data_transformers.enable(consolidate_datasets=False):
@@ -367,7 +373,7 @@ def _finish(chart: Any, **padding: int) -> Spec:
     return spec
 
 
-def _rounded(rows: Rows) -> Rows:
+def rounded(rows: Rows) -> Rows:
     """Five digits draw the same picture and make a smaller page."""
     return [
         {k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in row.items()}

@@ -1,9 +1,10 @@
-// Replaces each picture by its interactive chart, once that is ready, and obeys the metric switch.
+// Replaces each picture by its interactive chart, once that is ready, and obeys the switches.
 "use strict";
 (() => {
   const { charts, specs, datasets } = JSON.parse(document.getElementById("charts").textContent);
   const rows = (columns) => {
     const fields = Object.entries(columns);
+    if (!fields.length) return [];
     return fields[0][1].map((_, row) =>
       Object.fromEntries(fields.map(([field, values]) => [field, values[row]])),
     );
@@ -20,26 +21,32 @@
     defaultStyle: false,
     tooltip: { disableDefaultStyle: true },
   };
-  const switches = [...document.querySelectorAll('input[name="metric"]')];
+  const switches = [...document.querySelectorAll(".switch input")];
+  const chosen = () =>
+    Object.fromEntries(switches.filter((one) => one.checked).map((one) => [one.name, one.value]));
   const views = [];
-  const show = (view) => {
-    const chosen = switches.find((button) => button.checked);
-    if (chosen) view.signal("metric", chosen.value).runAsync();
+  const show = ({ view, names }) => {
+    const values = chosen();
+    for (const name of names.filter((one) => one in values)) {
+      view.signal(name, name === "metric" ? values[name] : Number(values[name]));
+    }
+    view.runAsync();
   };
   for (const place of document.querySelectorAll("[data-chart]")) {
     const stage = document.createElement("div");
     const spec = complete(charts[place.dataset.chart]);
+    const names = (spec.params || []).map((one) => one.name);
     window.vegaEmbed(stage, spec, options).then(({ view }) => {
       place.replaceChildren(stage);
       place.dataset.ready = "";
-      if (spec.params) views.push(view), show(view);
+      if (names.length) views.push({ view, names }), show({ view, names });
     });
   }
   for (const button of switches) {
     button.addEventListener("change", () => {
-      views.forEach(show);
-      for (const text of document.querySelectorAll("[data-metric]")) {
-        text.hidden = text.dataset.metric !== button.value;
+      views.filter(({ names }) => names.includes(button.name)).forEach(show);
+      for (const text of document.querySelectorAll(`[data-when^="${button.name}="]`)) {
+        text.hidden = text.dataset.when !== `${button.name}=${button.value}`;
       }
     });
   }

@@ -12,7 +12,7 @@ from typing import Any
 
 from softhot import plots
 from softhot.metrics import METRICS, Predictions
-from softhot.report import words
+from softhot.report import charts, linked, panels, words
 from softhot.report.charts import (
     bin_data,
     histogram_chart,
@@ -22,6 +22,9 @@ from softhot.report.charts import (
     risk_data,
     static_svg,
 )
+
+ROWS = 60  # of each class in the plane of logits
+KEPT = 0.8  # the coverage at which the finding over the risk-coverage curve is stated
 
 # The chart library is read by an HTML parser first; these three would end or confuse its script.
 _MARKUP = re.compile(r"<(?=/script|script|!--)", re.IGNORECASE)
@@ -39,15 +42,24 @@ class Page:
     decision: str = ""
     notes: Sequence[str] = ()
     figures: Sequence[Mapping[str, Any]] = ()
+    advice: Sequence[Mapping[str, Any]] = ()
     curves: Mapping[str, Any] | None = None
+    examples_finding: str = ""
+    examples: Sequence[Mapping[str, Any]] = ()
+    linked: Mapping[str, Any] | None = None
     reliability_finding: str = ""
     tiles: list[dict[str, Any]] = field(default_factory=list)
     risk_finding: str = ""
     risk_text: str = ""
+    league: Mapping[str, Any] | None = None
+    classes: Mapping[str, Any] | None = None
+    distillation: str = ""
+    planes: Sequence[Mapping[str, Any]] = ()
     tables: Sequence[Mapping[str, Any]] = ()
     command: str = ""
     settings: str = ""
     provenance: Sequence[tuple[str, Sequence[str]]] = ()
+    download: str = ""
     charts: dict[str, dict[str, Any]] = field(default_factory=dict)
     specs: list[dict[str, Any]] = field(default_factory=list)
     datasets: list[dict[str, list]] = field(default_factory=list)
@@ -108,6 +120,59 @@ class Page:
         )
         return {name: at[name, kept] for name in models}
 
+    def add_linked(self, found: Mapping[str, Any], arm: int) -> None:
+        """Add the reliability panels of :func:`softhot.report.linked.prepare_linked`."""
+        columns = []
+        for i, remedy in enumerate(found["remedies"]):
+            colour = panels.REMEDY_COLOURS[i]
+            for part, klass, bins in (("top", None, linked.BINS), ("each", 0, linked.CLASS_BINS)):
+                data = panels.linked_data(found[part][remedy], bins)
+                diagram = panels.linked_diagram(arm, klass, colour, bins)
+                self.add_chart(f"linked-{part}-{i}", diagram, data)
+                histogram = panels.linked_histogram(arm, klass, colour, bins)
+                self.add_chart(f"linked-{part}-{i}-bars", histogram, data)
+            rows = [row for row in found["top"][remedy] if row["arm"] == arm]
+            columns.append(
+                {
+                    "number": i,
+                    "remedy": remedy,
+                    "colour": colour,
+                    "scores": [scores[remedy] for scores in found["scores"]],
+                    "text": words.reliability_text(found["arms"][arm], remedy, rows),
+                }
+            )
+        self.linked = {
+            "arms": found["arms"],
+            "classes": found["classes"],
+            "columns": columns,
+            "arm": arm,
+        }
+
+    def add_classes(self, rows: Sequence[Mapping[str, Any]], finding: str) -> None:
+        """Add the change of every class's recall."""
+        data = panels.classes_data(rows)
+        self.add_chart("classes", panels.classes_chart(data["classes"]), data)
+        self.classes = {"finding": finding, "rows": rows, "text": words.classes_text(rows)}
+
+    def add_planes(
+        self, models: Mapping[str, Predictions], class_names: Sequence[str] | None
+    ) -> None:
+        """Add the plane of three classes' logits, of each model."""
+        first, *others = models.values()
+        found = [plots.prepare_logit_plane(first, class_names=class_names, most=ROWS)]
+        classes = [corner["class"] for corner in found[0]["corners"]]
+        found += [plots.prepare_logit_plane(one, classes, class_names, ROWS) for one in others]
+        names = [corner["name"] for corner in found[0]["corners"]]
+        points = [row for plane in found for row in plane["points"]]
+        reach = 1.05 * max(max(abs(row["x"]), abs(row["y"])) for row in points)
+        chart = panels.plane_chart(names, min(reach, panels.REACH))
+        self.planes = []
+        for i, (name, plane) in enumerate(zip(models, found, strict=True)):
+            data = {part: charts.rounded(rows) for part, rows in plane.items()}
+            self.add_chart(f"plane-{i}", chart, data)
+            text = f"Logits of {words.joined(names)}, {name}: one point a test row"
+            self.planes.append({"name": name, "chart": f"plane-{i}", "text": text})
+
     def html(self) -> str:
         """The finished page."""
         from jinja2 import Environment, StrictUndefined
@@ -133,6 +198,9 @@ class Page:
                 scripts=[Markup(library), Markup(script)],
                 policy=_policy([library, script]),
                 columns=words.COLUMNS,
+                remedies=words.REMEDIES,
+                actions=words.ACTIONS,
+                download=base64.b64encode(self.download.encode()).decode(),
                 verdict=_split(self.headline, self.decision),
                 definitions=[
                     (words.short(name), METRICS[name].label, words.definition(name))
@@ -176,7 +244,7 @@ def _prose(sentence: str) -> Any:
 
 def _columns(rows: plots.Rows) -> dict[str, list]:
     """Rows as columns, which name each field once; the page's script makes rows of them again."""
-    return {name: [row[name] for row in rows] for name in rows[0]}
+    return {name: [row[name] for row in rows] for name in rows[0]} if rows else {}
 
 
 def _place(pool: list, item: Any) -> int:

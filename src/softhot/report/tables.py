@@ -9,6 +9,7 @@ import numpy as np
 
 from softhot.metrics import METRICS, Predictions
 from softhot.report import words
+from softhot.studies.verdict import WORTH
 
 if TYPE_CHECKING:
     from softhot.studies.compare import ArmSummary, Comparison, Estimate
@@ -49,17 +50,6 @@ def key_figures(base: ArmSummary, arm: ArmSummary) -> list[dict[str, str]]:
             }
         )
     return figures
-
-
-def floored_notes(models: Mapping[str, Sequence[Predictions]]) -> list[str]:
-    """Rows whose NLL rests on the floor under probability 0, if any."""
-    counts = {name: sum(p.floored for p in predictions) for name, predictions in models.items()}
-    return [
-        f"{name}: in {count:,} rows the true class had probability exactly 0 and was raised to the "
-        "smallest number of its type. Without that the NLL would be infinite."
-        for name, count in counts.items()
-        if count
-    ]
 
 
 def marks(comparison: Comparison, arm: ArmSummary) -> list[tuple[str, str]]:
@@ -107,6 +97,60 @@ def study_table(comparison: Comparison, column: str) -> dict[str, Any]:
         "itself. “Better” and “worse” stand where the interval excludes 0."
     )
     return _table(column, rows, note, first="Arm")
+
+
+def league(comparison: Comparison) -> dict[str, Any] | None:
+    """Every method at the setting that validation chose, the best first; None of a single one."""
+    if len(comparison.methods) < 2:
+        return None
+    by_name = {arm.name: arm for arm in comparison.arms}
+    rows = []
+    for method in comparison.methods:
+        arm = by_name[method.chosen]
+        cells = []
+        for name, column in (("accuracy", "raw"), ("nll", "scaled")):
+            found = method.advantages[name]
+            change = found.difference
+            cells.append(
+                {
+                    "value": _value(name, getattr(arm, f"test_{column}")[name]),
+                    "change": words.number(name, change.mean, signed=True),
+                    "interval": words.interval(name, change.low, change.high, signed=True),
+                    "judged": words.judged(name, change)
+                    if found.p is not None and found.p < 0.05
+                    else "",
+                    "p": "–"
+                    if found.p is None
+                    else "< 0.001"
+                    if found.p < 0.001
+                    else f"{found.p:.3f}",
+                    "practical": None if found.practical is None else found.practical,
+                }
+            )
+        order = method.advantages["nll"].difference.mean
+        rows.append(
+            (
+                order,
+                {
+                    "name": method.name,
+                    "title": method.title,
+                    "arm": method.chosen,
+                    "budget": method.budget,
+                    "best": method.chosen == comparison.best,
+                    "cells": cells,
+                },
+            )
+        )
+    none = comparison.arms[0]
+    return {
+        "rows": [row for _, row in sorted(rows, key=lambda pair: pair[0])],
+        "none": [
+            _value("accuracy", none.test_raw["accuracy"]),
+            _value("nll", none.test_scaled["nll"]),
+        ],
+        "worth": [words.quantity(name, WORTH[name], change=True).lstrip("+") for name in WORTH],
+        "seeds": len(comparison.seeds),
+    }
 
 
 def judgement_subtitle(models: Mapping[str, Predictions]) -> str:
@@ -204,3 +248,7 @@ def _table(column: str, rows: list[dict[str, Any]], note: str, first: str) -> di
 
 def _value(name: str, estimate: Estimate) -> str:
     return words.number(name, estimate.mean, signed=name == "gap")
+
+
+def _p(value: float | None) -> str:
+    return "–" if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -25,6 +25,18 @@ SHORT = {
     "confidence": "Confidence",
     "aurc": "AURC",
 }
+ACTIONS = {
+    "none": "Do not smooth",
+    "smooth": "Smooth",
+    "smooth and rescale": "Smooth and rescale",
+    "rescale only": "Rescale only",
+}
+REMEDIES = {
+    "as trained": "as the model gives them",
+    "temperature": "all logits divided by one number",
+    "vector scaling": "one factor and one offset a class",
+    "desmoothing": "the map of smoothing taken back",
+}
 COLUMNS = {"raw": "as trained", "scaled": "after scaling", "both": "scaled or not"}
 
 
@@ -81,6 +93,13 @@ def interval(name: str, low: float | None, high: float | None, *, signed: bool =
 def percent(share: float, digits: int = 0) -> str:
     """A share of rows: "80 %"."""
     return f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
+
+
+def surely(share: float) -> str:
+    """A confidence: "74 %", but "99.8 %" or "> 99.9 %" where "100 %" would promise too much."""
+    if 0.9995 <= share < 1:
+        return f"> {percent(0.999, 1)}"
+    return percent(share, 1 if 0.995 <= share < 1 else 0)
 
 
 def direction(estimate: Estimate) -> int:
@@ -184,7 +203,15 @@ def reliability_text(model: str, column: str, rows: Sequence[Mapping[str, Any]])
     points = ", ".join(
         f"{percent(row['confidence'])} confident, {percent(row['accuracy'])} right" for row in rows
     )
-    return f"Reliability of {model} {COLUMNS[column]}, bin by bin: {points}."
+    return f"Reliability of {model}, {COLUMNS.get(column, column)}, bin by bin: {points}."
+
+
+def classes_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Changes of recall for a screen reader."""
+    parts = [
+        f"{row['name']}: {percent(row['before'], 1)} to {percent(row['after'], 1)}" for row in rows
+    ]
+    return f"Recall without and with smoothing, class by class: {'; '.join(parts)}."
 
 
 def histogram_text(model: str, column: str, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from softhot.advice import Advice, advise
 from softhot.calibration import Desmoothing, apply_temperature, fit_temperature
 from softhot.core.check import InputError, OneOf
 from softhot.core.rule import HARD, Uniform
@@ -149,6 +150,7 @@ class Comparison:
         chosen: The arm that is best on validation, of "none" and those of the subject.
         one_se: The first arm, in the order of ``arms``, within one standard error of ``chosen``.
         verdict: What follows, in words.
+        advice: What to do with the arms of the curve, by what one cares about.
     """
 
     spec: StudySpec
@@ -162,6 +164,7 @@ class Comparison:
     chosen: str
     one_se: str
     verdict: Verdict
+    advice: dict[str, Advice]
 
     @property
     def curve(self) -> tuple[ArmSummary, ...]:
@@ -225,9 +228,20 @@ def compare(records: Iterable[Record], spec: StudySpec, select: str = "nll") -> 
         methods=[(m, named[m.chosen]) for m in methods],
         best=best,
     )
-    complete = len(seeds) == spec.seeds
+    held = {arm.name: [by_key[arm, seed].validation for seed in seeds] for arm in curve}
     return Comparison(
-        spec, select, seeds, complete, summaries, methods, best, subject, chosen, one_se, verdict
+        spec=spec,
+        select=select,
+        seeds=seeds,
+        complete=len(seeds) == spec.seeds,
+        arms=summaries,
+        methods=methods,
+        best=best,
+        subject=subject,
+        chosen=chosen,
+        one_se=one_se,
+        verdict=verdict,
+        advice=advise(held),
     )
 
 
