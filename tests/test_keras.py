@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,18 @@ def test_every_check_holds_on(backend, tmp_path, subtests):
     for name, failure in report["checks"].items():
         with subtests.test(name):
             assert failure is None, failure
+
+
+def test_keras_without_its_backend_is_told_apart(monkeypatch):
+    class Nothing:
+        def find_spec(self, name, path=None, target=None):
+            if name == "keras":
+                raise ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow")
+
+    monkeypatch.delitem(sys.modules, "keras", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Nothing(), *sys.meta_path])
+    with pytest.raises(ModuleNotFoundError, match=r"install tensorflow, or set .* KERAS_BACKEND"):
+        runpy.run_path(str(ROOT / "keras.py"))
 
 
 def test_the_example_runs(tmp_path):

@@ -24,12 +24,13 @@ try:
     import keras
 except ModuleNotFoundError as error:
     message = "softhot.keras needs Keras 3 and a backend for it: pip install 'softhot[keras]'"
-    if error.name != "keras":
+    missing = str(error.name).partition(".")[0]
+    if missing != "keras":
         message = (
-            f"Keras is here, but not its backend: install {error.name}, or set the environment "
+            f"Keras is here, but not its backend: install {missing}, or set the environment "
             "variable KERAS_BACKEND to what is installed: tensorflow, jax or torch"
         )
-    raise ModuleNotFoundError(message, name=error.name) from error
+    raise ModuleNotFoundError(message, name=missing) from error
 
 if int(keras.__version__.partition(".")[0]) < 3:
     message = f"softhot.keras needs Keras 3, and here is {keras.__version__}: pip install -U keras"
