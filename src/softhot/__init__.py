@@ -24,8 +24,6 @@ from softhot.core.diagnosis import diagnose as diagnose
 from softhot.core.explain import Explanation as Explanation
 from softhot.core.explain import explain as explain
 from softhot.core.inverse import desmooth as desmooth
-from softhot.core.losses import cross_entropy as cross_entropy
-from softhot.core.losses import cross_entropy_and_gradient as cross_entropy_and_gradient
 from softhot.core.online import OnlineMeans as OnlineMeans
 from softhot.core.rule import Rule as Rule
 from softhot.core.rule import Uniform as Uniform
@@ -47,5 +45,7 @@ from softhot.core.targets import smooth_labels as smooth_labels
 from softhot.core.weights import PerClass as PerClass
 from softhot.core.weights import PerSample as PerSample
 from softhot.core.weights import Schedule as Schedule
+from softhot.kernels.arrays import cross_entropy as cross_entropy
+from softhot.kernels.arrays import cross_entropy_and_gradient as cross_entropy_and_gradient
 
 __version__ = "0.1.0"

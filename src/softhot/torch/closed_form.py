@@ -63,10 +63,11 @@ def is_traced(logits: Tensor, *others: Any) -> bool:
     """Whether the operations themselves are asked for: see :func:`softhot.kernels.choose`."""
     if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
         return True
-    tensors = [other for other in others if isinstance(other, Tensor)]
-    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-        return True
-    return any(is_wrapper(tensor) for tensor in (logits, *tensors))
+    graded = torch.is_grad_enabled()
+    for other in others:
+        if isinstance(other, Tensor) and ((graded and other.requires_grad) or is_wrapper(other)):
+            return True
+    return is_wrapper(logits)
 
 
 def is_wrapper(tensor: Tensor) -> bool:

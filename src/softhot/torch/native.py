@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 PLAIN = (Tensor, torch.nn.Parameter)
+_ONE = torch.empty((), dtype=torch.float32)
 
 
 class Overwritten(Exception):
@@ -39,7 +40,8 @@ def evaluate(
         given["scale"] = upstream.float().expand(n).contiguous()
     elif reduction == "none":
         gradient = False
-    value = torch.empty(n if reduction == "none" else (), dtype=torch.float32)
+    # As a copy of something it takes half the time.
+    value = torch.empty(n, dtype=torch.float32) if reduction == "none" else torch.empty_like(_ONE)
     slopes = divisor = None
     if gradient:
         slopes = logits if loss.overwrite else _slopes(logits)
@@ -47,7 +49,7 @@ def evaluate(
         divisor = torch.empty((), dtype=torch.float64)
     labels, table = target.contiguous(), native.prior(loss.rule, k)
     addresses: dict[str, Any] = {
-        key: v.data_ptr() if isinstance(v, Tensor) else v for key, v in given.items()
+        key: v if type(v) is float else v.data_ptr() for key, v in given.items()
     }
     done = native.run(
         loss.rule,
@@ -82,7 +84,7 @@ def is_laid_out(logits: Tensor, target: Tensor) -> bool:
     if target.dtype != torch.int64 or logits.dtype not in NAMES or torch._C._is_tracing():
         return False
     (n, k), (stride, step) = logits.shape, logits.stride()
-    return step == 1 and (stride >= k or n == 1) and 2 <= k < 2**31 and n == len(target) > 0
+    return step == 1 and (stride >= k or n == 1) and 2 <= k < 2**31 and (n,) == target.shape != (0,)
 
 
 def _is_plain(tensor: Tensor, ndim: int) -> bool:
@@ -157,5 +159,5 @@ def _keeps_the_optimum(loss: Categorical, weight: Tensor, alpha: Any, k: int) ->
 def _slopes(logits: Tensor) -> Tensor:
     size = logits.nbytes
     if size < buffers.SMALLEST:
-        return torch.empty(logits.shape, dtype=logits.dtype)
+        return torch.empty_like(logits, memory_format=torch.contiguous_format)
     return torch.frombuffer(buffers.lend(size), dtype=logits.dtype).view(logits.shape)
