@@ -30,8 +30,9 @@ FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-exceptions",
 ARITHMETIC = ("-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl")
+AVX512BF16 = (*AVX512, "-mavx512bf16")
 INSTRUCTION_SETS: dict[str, dict[str, tuple[str, ...]]] = {
-    "x86_64": {"baseline": (), "avx2": AVX2, "avx512": AVX512},
+    "x86_64": {"baseline": (), "avx2": AVX2, "avx512": AVX512, "avx512bf16": AVX512BF16},
     "arm64": {"baseline": ()},  # which has NEON
 }
 

@@ -227,6 +227,7 @@ struct Worker {
   const Call& call;
   const int64_t n, k;
   const T* const end;
+  static constexpr bool FOURS = sizeof(T) == sizeof(float);  // rows are read four classes at a time
   float* exps = 0;         // the exponentials of the rows in hand
   Lanes lanes = {};        // their statistics
   Lanes* segments = 0;     // the statistics of a long row's segments
@@ -263,8 +264,8 @@ struct Worker {
     const int64_t* y = call.labels + row;
     int64_t part[W] = {};
     if (rows < W) y = (const int64_t*)memcpy(part, y, rows * sizeof *y);
-    Ints low, high;  // words of the labels
-    for (int r = 0; r < W; r++) low[r] = (int32_t)y[r], high[r] = (int32_t)(y[r] >> 32);
+    const Longs whole = read<Longs>(y);
+    const Ints low = __builtin_convertvector(whole, Ints), high = __builtin_convertvector(whole >> 32, Ints);
     Ints counts = lanes_of(first(rows));
     if (call.flags & HAS_IGNORE) counts &= ~((low == (int32_t)call.ignore) & (high == (int32_t)(call.ignore >> 32)));
     for (int r = 0; call.counted && r < rows; r++) counts[r] &= -(call.counted[row + r] != 0);
@@ -356,10 +357,11 @@ struct Worker {
     const Ints empty = ~(s.mass > 0.0f) & (a != 0.0f);
     if (any(counting & masked) && (any(counting & masked & empty) || call.flags & NO_MASKED)) return UNSUPPORTED;
 
-    const Floats share = one / (1.0f + s.rest), lse = log1p_positive(s.rest);
+    const Floats share = one / (1.0f + s.rest), lse = log1p_positive(s.rest, share);
+    const Floats by_count = any(s.count != (float)k) ? one / s.count : all(1.0f / (float)k);
     const Floats entropy_z = s.expected * share;  // <p, z - max z>
     // A prior counts as given, but for rows that miss classes: over the others it sums to 1.
-    const Floats norm = call.prior ? (masked ? one / s.mass : one) : one / s.count;
+    const Floats norm = call.prior ? (masked ? one / s.mass : one) : by_count;
     const Floats mass_u = by_class ? s.weighted * norm : one;
     const Floats on_true = by_class ? weight : one, on_row = by_class ? one : weight;
     const Floats keep = (1.0f - a) * on_true, d_y = there ? z_y - s.peak : all(-INFINITY);
@@ -367,13 +369,13 @@ struct Worker {
     const Floats by_lse = fma(a, mass_u, keep) + penalty;
 
     Floats value = fma(by_lse, lse, -keep * d_there) - a * norm * s.prior;
-    value += mean * s.sum / s.count + c * entropy_z;
+    value += mean * s.sum * by_count + c * entropy_z;
     value = bad ? all(NAN) : there ? value : all(INFINITY);
     store(loss, counting ? value * on_row : zero);
 
     const Floats size = on_row * load(scale) * (float)(1 / job.normalizer);
     const Floats spread = c * (1.0f - entropy_z);
-    const Floats flat = size * mean / s.count, to_prior = -size * a * norm;
+    const Floats flat = size * mean * by_count, to_prior = -size * a * norm;
     const Floats level = folded ? flat + to_prior : flat, mixed = folded ? zero : to_prior;
     const Floats slope = by_lse + spread;
     store(by_exp, size * share * slope);
@@ -449,7 +451,9 @@ struct Worker {
     const int classes = (int)k;
     const T* z = (const T*)call.logits + row * call.stride;
     Floats v[TINY], e[TINY];
-    for (int c = 0; c < classes; c += W) {
+    const bool in_fours = FOURS && rows == W && z + (W - 1) * call.stride + (classes + 3) / 4 * 4 <= end;
+    for (int c = 0; in_fours && c < classes; c += 4) four_classes(z + c, call.stride, v + c);
+    for (int c = 0; !in_fours && c < classes; c += W) {
       const Last last(classes - c < W ? classes - c : W);
       for (int r = 0; r < W; r++) v[c + r] = load(z + (r < rows ? r : 0) * call.stride + c, last, end);
       transpose(v + c);
@@ -477,9 +481,9 @@ struct Worker {
     if (!call.gradient) return DONE;
     const Floats f = load(by_exp), b = load(constant), at_true = load(true_g);
     for (int c = 0; c < classes; c++) {
-      const Floats g = label == c ? at_true : fma(e[c], f, b);
-      e[c] = counting ? g : Floats{};
+      e[c] = label == c ? at_true : fma(e[c], f, b);
     }
+    for (int c = 0; !all_count && c < classes; c++) e[c] = counting ? e[c] : Floats{};
     T* g = (T*)call.gradient + row * k;
     for (int c = 0; c < classes; c += W) {
       const Last last(classes - c < W ? classes - c : W);
@@ -710,9 +714,10 @@ extern "C" __attribute__((visibility("default"))) int softhot_supports(const cha
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   if (!strcmp(name, "avx2")) return avx2;
-  if (!strcmp(name, "avx512"))
-    return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (!strcmp(name, "avx512")) return avx512;
+  if (!strcmp(name, "avx512bf16")) return avx512 && __builtin_cpu_supports("avx512bf16");
 #endif
   return !strcmp(name, "baseline");
 }

@@ -27,7 +27,7 @@ from softhot.core.rule import Base, Penalty, Rule, Uniform
 FOLDER = Path(__file__).parent
 LIBRARY = FOLDER / "_native.so"
 Entry = Callable[[bytes], int]
-INSTRUCTION_SETS = ("avx512", "avx2", "baseline")  # best first
+INSTRUCTION_SETS = ("avx512bf16", "avx512", "avx2", "baseline")  # best first
 # What native.cpp calls Call, and its enumerations.
 CALL = struct.Struct("@11P4q5d4i")
 DTYPES = {"float32": 0, "bfloat16": 1, "float16": 2}

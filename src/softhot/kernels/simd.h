@@ -33,6 +33,7 @@ typedef float Floats __attribute__((vector_size(4 * W)));
 typedef double Doubles __attribute__((vector_size(8 * W)));
 typedef int32_t Ints __attribute__((vector_size(4 * W)));
 typedef uint32_t Bits __attribute__((vector_size(4 * W)));
+typedef int64_t Longs __attribute__((vector_size(8 * W)));
 typedef uint16_t Narrow __attribute__((vector_size(2 * W)));
 
 INLINE Floats all(float x) { return x - Floats{}; }
@@ -137,6 +138,33 @@ INLINE void transpose(Floats* v) {
 #endif
 }
 
+// Four numbers of every fourth row: those of row 4 j are in the j-th part of the vector.
+INLINE Floats quads(const float* p, int64_t stride) {
+#if defined(__AVX512F__)
+  Floats v = _mm512_castps128_ps512(_mm_loadu_ps(p));
+  v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 4 * stride), 1);
+  v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 8 * stride), 2);
+  return _mm512_insertf32x4(v, _mm_loadu_ps(p + 12 * stride), 3);
+#elif defined(__AVX2__)
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + 4 * stride), 1);
+#else
+  Floats v;
+  memcpy(&v, p, sizeof v);
+  return v;
+#endif
+}
+
+// Four classes of W rows: lane r of v[c] is class c of row r.
+INLINE void four_classes(const float* z, int64_t stride, Floats* v) {
+  const Floats a = quads(z, stride), b = quads(z + stride, stride);
+  const Floats c = quads(z + 2 * stride, stride), d = quads(z + 3 * stride, stride);
+  const Floats even = evens(a, b), more_even = evens(c, d), odd = odds(a, b), more_odd = odds(c, d);
+  v[0] = evens(even, more_even), v[2] = odds(even, more_even);
+  v[1] = evens(odd, more_odd), v[3] = odds(odd, more_odd);
+}
+template <class T>
+INLINE void four_classes(const T*, int64_t, Floats*) {}
+
 template <class Op>
 INLINE float reduce(Floats v) {
   for (int n = W / 2; n > 0; n /= 2) {
@@ -169,8 +197,8 @@ INLINE Floats exp_negative(Floats d) {
 #endif
 }
 
-// log(1 + x) for x >= 0, with its relative digits where x is small.
-INLINE Floats log1p_positive(Floats x) {
+// log(1 + x) for x >= 0, with its relative digits where x is small; the inverse is that of 1 + x.
+INLINE Floats log1p_positive(Floats x, Floats inverse) {
   const Floats u = x + 1.0f;
   const Ints e = (Ints)((Bits)u - 0x3f3504f3u) >> 23;  // u = 2^e (1 + f), sqrt(1/2) <= 1 + f < sqrt(2)
   const Floats f = (Floats)((Bits)u - ((Bits)e << 23)) - 1.0f;
@@ -183,7 +211,7 @@ INLINE Floats log1p_positive(Floats x) {
   p = fma(p, f, all(0.20001226663589478f));
   p = fma(p, f, all(-0.2500081956386566f));
   p = fma(p, f, all(0.3333333134651184f));
-  const Floats lost = (x - (u - 1.0f)) / u;  // what rounding 1 + x left out
+  const Floats lost = (x - (u - 1.0f)) * inverse;  // what rounding 1 + x left out
   Floats tail = fma(f * f * f, p, f * f * -0.5f);
   tail = fma(exponent, all(-2.12194440e-4f), tail) + lost;
   return fma(exponent, all(0.693359375f), f + tail);
@@ -209,10 +237,14 @@ INLINE Floats widen(Narrow v, const Brain*) {
   return (Floats)(__builtin_convertvector(v, Bits) << 16);
 }
 
+#if defined(__AVX512BF16__)
+INLINE Narrow narrow(Floats v, const Brain*) { return (Narrow)_mm512_cvtneps_pbh(v); }
+#else
 INLINE Narrow narrow(Floats v, const Brain*) {  // to nearest, ties to even
   const Bits b = (Bits)v;
   return __builtin_convertvector((b + 0x7fff + ((b >> 16) & 1)) >> 16, Narrow);
 }
+#endif
 
 #if defined(__AVX512F__)
 INLINE Floats widen(Narrow v, const Half*) { return _mm512_cvtph_ps((__m256i)v); }
