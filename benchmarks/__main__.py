@@ -54,24 +54,17 @@ def _module(name: str):
 def _run(module, options: argparse.Namespace) -> None:
     from softhot.kernels.native import library
 
-    records = []
+    name, records = module.__name__.rpartition(".")[2], []
+    about = {"machine": describe(), "kernel": library().reason}
+    about |= {"threads": options.threads, "rounds": options.rounds}
+    RESULTS.mkdir(exist_ok=True)
     for row in module.rows(options):
         records.append(row)
         print(module.table([row]).splitlines()[-1], file=sys.stderr, flush=True)
+        if not options.dry:  # line by line: what is measured stays, whatever comes after
+            with (RESULTS / f"{name}.jsonl").open("a") as file:
+                file.write(json.dumps({**about, **row}) + "\n")
     print(module.table(records))
-    if options.dry:
-        return
-    name = module.__name__.rpartition(".")[2]
-    content = {
-        "machine": describe(),
-        "kernel": library().reason,
-        "threads": options.threads,
-        "rounds": options.rounds,
-        "rows": records,
-    }
-    RESULTS.mkdir(exist_ok=True)
-    with (RESULTS / f"{name}.jsonl").open("a") as file:
-        file.write(json.dumps(content) + "\n")
 
 
 if __name__ == "__main__":

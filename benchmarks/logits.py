@@ -23,13 +23,18 @@ LIMITS = ("copy", "exponentials")  # no loss can be faster than the slower of th
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shape", action="append", help="only this one, as 4096x1000; repeatable")
     parser.add_argument("--dtype", choices=DTYPES, help="only this one")
-    parser.add_argument("--compiled", action="store_true", help="torch.compile as a rival too")
+    parser.add_argument(
+        "--compiled",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="torch.compile as a rival too, which takes some ten seconds a row (default)",
+    )
 
 
 def rows(options: argparse.Namespace):
     """One record a shape and dtype: milliseconds, ratios to rivals and to the limit, memory, error.
 
-    ``--compiled`` adds ``torch.compile`` of torch's loss, which takes seconds a shape.
+    The rivals are torch's loss and ``torch.compile`` of it.
     """
     chosen = [tuple(int(part) for part in text.split("x")) for text in options.shape or ()]
     for dtype in [options.dtype] if options.dtype else DTYPES:
@@ -52,7 +57,7 @@ def measure(n: int, k: int, dtype: str, rounds: int, compiled: bool) -> dict[str
         "milliseconds": {name: 1e3 * t.seconds for name, t in times.items()},
         "times_torch": {name: t.ratio for name, t in times.items()},
         "times_limit": times["softhot"].seconds / limit,
-        "extra_memory": {name: extra_memory(name, n, k, dtype) for name in ("torch", "softhot")},
+        "extra_memory": {name: extra_memory(name, n, k, dtype) for name in MEMORY},
         "error": {name: error(name, n, k, dtype) for name in ("torch", "softhot")},
     }
 
@@ -80,7 +85,13 @@ LOSSES = {
     "torch": step(F.cross_entropy),
     "softhot": step(softhot.torch.cross_entropy),
     "compiled": step(_compiled),
+    "in place": step(
+        lambda z, y, **options: softhot.torch.cross_entropy(
+            z.view_as(z), y, inplace=True, **options
+        )
+    ),
 }
+MEMORY = ("torch", "softhot", "in place")
 
 
 def error(name: str, n: int, k: int, dtype: str) -> float:
@@ -130,7 +141,11 @@ def table(records) -> str:
     for row in records:
         n, k = row["shape"]
         memory, times = row["extra_memory"], row["times_torch"]
-        shown = f"{memory['softhot']} (torch {memory['torch']})" if memory["torch"] else "-"
+        shown = (
+            f"{memory['softhot']}, in place {memory['in place']} (torch {memory['torch']})"
+            if memory["torch"]
+            else "-"
+        )
         compiled = f"{times['softhot'] / times['compiled']:.2f}" if "compiled" in times else "-"
         errors = f"{row['error']['softhot']:.0e} ({row['error']['torch']:.0e})"
         lines.append(
