@@ -14,8 +14,9 @@ from pathlib import Path
 from benchmarks.machine import describe
 
 RESULTS = Path(__file__).parent / "results"
-PARTS = ("logits", "targets", "arrays", "linear", "growth", "replicas", "gpu", "judge")
-GROUPS = {"cpu": ("logits", "targets", "arrays", "linear")}
+LOSSES = ("logits", "targets", "arrays", "linear")
+PARTS = (*LOSSES, "growth", "startup", "replicas", "gpu", "judge")
+GROUPS = {"cpu": LOSSES}
 
 
 def main() -> int:
