@@ -80,7 +80,7 @@ def study(
     select
         Metric that chooses on validation: nll, accuracy, brier, ece, ece_mass, gap, aurc.
     out
-        Folder of the run; by default runs/<data set>-<digest of the study>.
+        Folder of the run; by default a folder in runs/ named after data set and settings.
     jobs
         Trials at a time; by default one for each processor.
     executor
