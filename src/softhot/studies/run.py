@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
+import shutil
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -27,6 +28,7 @@ from softhot.studies.status import name
 from softhot.studies.store import Failure, Record, Store, TrialResult
 from softhot.studies.train import check_data, train, train_all, versions
 
+CHECKPOINTS = "checkpoints"  # of models of the user's own, by trial
 POLL = 0.5  # seconds between two looks at what other runs are doing
 STUCK = 3  # times that every trial may lose its process before the run gives up
 
@@ -115,7 +117,7 @@ def run(
 
 def _looked_through(store: Store) -> tuple[Leader, tuple[TrialSpec, ...]]:
     """What is there, read once: who leads, and what is still to be trained."""
-    leader, pending, now = Leader(), [], versions()
+    leader, pending, now = Leader(), [], versions(store.spec.model)
     other: dict[str, str] = {}
     for trial in store.spec.trials():
         found = store.look(trial)
@@ -228,7 +230,8 @@ def attempt(store: Store, work: Work) -> list[Outcome]:
         logs = {trial: Log(store.folder, trial.key) for trial in pending}
         for log in logs.values():
             log.started()
-        for trial, result, seconds in _results(work.group, logs):
+        checkpoints = store.folder / CHECKPOINTS
+        for trial, result, seconds in _results(work.group, logs, checkpoints):
             if isinstance(result, Exception):
                 logs[trial].failed(result)
                 failure = f"{type(result).__name__}: {result}"
@@ -238,13 +241,14 @@ def attempt(store: Store, work: Work) -> list[Outcome]:
                 store.save(trial, result)
             except InputError as refusal:  # a disk that refuses is no fault of the trial
                 return [*found, Outcome(trial, refusal=refusal)]
+            shutil.rmtree(checkpoints / trial.key, ignore_errors=True)
             logs[trial].finished(seconds)
             found.append(Outcome(trial, seconds))
         return found
 
 
 def _results(
-    group: Group, logs: Mapping[TrialSpec, Log]
+    group: Group, logs: Mapping[TrialSpec, Log], folder: Path
 ) -> Iterator[tuple[TrialSpec, TrialResult | Exception, float]]:
     """Results, or errors, of the trials that have a log, with the seconds they took.
 
@@ -269,7 +273,7 @@ def _results(
         found: TrialResult | Exception
         try:
             with prints_into(log):
-                found = train(trial, *data(trial))
+                found = train(trial, *data(trial), folder / trial.key)
         except Exception as error:
             found = error
         yield trial, found, time.perf_counter() - began

@@ -12,13 +12,14 @@ import importlib
 import platform
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from softhot.core.check import InputError
 from softhot.studies.claims import tick
-from softhot.studies.models import model
+from softhot.studies.models import FILE, model
 from softhot.studies.spec import TrialSpec
 from softhot.studies.store import TrialResult
 
@@ -30,8 +31,15 @@ class Diverged(RuntimeError):
     """Training ended in numbers that are not finite."""
 
 
-def train(trial: TrialSpec, dataset: Dataset, split: Split) -> TrialResult:
+def train(
+    trial: TrialSpec, dataset: Dataset, split: Split, folder: Path | None = None
+) -> TrialResult:
     """Train one model and keep its logits on the validation and the test rows.
+
+    Args:
+        trial: What to train.
+        dataset, split: The data, see :func:`softhot.studies.run.data`.
+        folder: Where a model of the user's own may keep checkpoints; None is a temporary folder.
 
     Raises:
         Diverged: The logits are not finite; a smaller ``learning_rate`` helps.
@@ -42,7 +50,8 @@ def train(trial: TrialSpec, dataset: Dataset, split: Split) -> TrialResult:
     module = importlib.import_module(f"softhot.studies.models.{model(trial.model).module}")
     if not hasattr(module, "train"):  # it builds networks that are trained as all are
         module = importlib.import_module("softhot.studies.models.network")
-    validation, test = module.train(trial, dataset, split)
+    place = {"folder": folder} if model(trial.model).module == "own" else {}
+    validation, test = module.train(trial, dataset, split, **place)
     return result(trial, dataset, split, validation, test, time.perf_counter() - began)
 
 
@@ -67,6 +76,10 @@ def train_all(
 def check_data(trial: TrialSpec, dataset: Dataset) -> None:
     """Refuse data that the model or the method does not take."""
     row = model(trial.model)
+    if row.module == "own":
+        from softhot.studies.models import own
+
+        own.load(trial.model)
     if dataset.kind not in row.kinds:
         fit = f"one for {dataset.kind}, the kind of data in {dataset.name!r}"
         raise InputError("model", fit, trial.model, f"It takes {' and '.join(row.kinds)}.")
@@ -95,7 +108,7 @@ def result(
         test_logits=test,
         test_labels=dataset.labels[split.test],
         seconds=seconds,
-        versions=versions(),
+        versions=versions(trial.model),
         split=split.digest,
         data=dataset.digest,
     )
@@ -124,8 +137,8 @@ def standardized(features: np.ndarray, train: np.ndarray) -> np.ndarray:
         return ((features - mean) / spread).astype(np.float32)
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computes a trial's numbers."""
+def versions(of: str = "") -> dict[str, str]:
+    """Versions of what computes the numbers of a model, its file's too if it is the user's own."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
@@ -134,6 +147,10 @@ def versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             found[name] = "not installed"  # run from its source tree
+    if Path(of).suffix == FILE:
+        from softhot.studies.models.own import digest
+
+        found[Path(of).name] = digest(of)
     return found
 
 
