@@ -51,11 +51,11 @@ def clothes(rows: int) -> tuple[Dataset, Split]:
 
 
 def cases():
-    digits = StudySpec(epochs=8)
+    digits = StudySpec(epochs=3)
     yield "digits study, 6 arms x 10 seeds", digits.trials(), data(digits), 6.0
     settings = {"hidden": (256,), "epochs": 1, "batch_size": 128}
     fashion = StudySpec(alphas=(0.05, 0.1, 0.2), seeds=8, **settings)
-    yield "784-256-10, batch 128, 32 replicas", fashion.trials(), clothes(1280), 1.5
+    yield "784-256-10, batch 128, 32 replicas", fashion.trials(), clothes(640), 1.5
 
 
 def on(threads: int, run, *arguments):

@@ -165,7 +165,6 @@ def test_bad_values_name_their_argument(name, value):
         ({"folds": 5, "seeds": 4}, "seeds"),
         ({"alphas": [0.1], "methods": ["l2"]}, "alphas"),
         ({"alphas": [0.1], "settings": {"uniform": [0.2]}}, "alphas"),
-        ({"alphas": [0.1], "search": "optuna"}, "settings"),
     ],
 )
 def test_what_would_have_no_effect_is_refused(given, argument):

@@ -300,3 +300,22 @@ def test_training_takes_one_thread_and_gives_the_others_back(monkeypatch):
     with pytest.raises(ZeroDivisionError), one_thread():
         _ = 1 / 0
     assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize("name", ["forest", "boosting"])
+def test_trees_take_smoothed_targets_and_refuse_the_rest(name):
+    spec = StudySpec("wine", model=name, seeds=1, epochs=20)
+    plain, smooth = (
+        train(dataclasses.replace(spec.trials()[0], arm=Arm(*arm)), WINE, PARTS)
+        for arm in (("none",), ("uniform", (0.3,)))
+    )
+    for found in (plain, smooth):
+        assert (found.test_logits.argmax(1) == found.test_labels).mean() > 0.85
+    assert (plain.test_logits != smooth.test_logits).any()
+    refused = ("l2", "dropout", "maxsup", "focal", "margin", "online", "mixup", "uniform+l2")
+    for method_name in refused:
+        trial = dataclasses.replace(spec.trials()[0], arm=method(method_name).arms()[0])
+        with pytest.raises(InputError, match="methods must be rules for targets"):
+            train(trial, WINE, PARTS)
+    with pytest.raises(InputError, match="early_stopping"):
+        train(dataclasses.replace(spec.trials()[0], early_stopping=2), WINE, PARTS)

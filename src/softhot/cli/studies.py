@@ -58,7 +58,8 @@ def study(
         settings: uniform, others, prior, similarity, ordinal, online, confidence_penalty, maxsup,
         margin, focal, l2, dropout, mixup, human; or combinations, as uniform+dropout.
     model
-        What is trained: linear, mlp, ..., or your Python file with train(trial) -> Predictions.
+        What is trained: linear, mlp, cnn (images), lstm (texts), head (on a frozen pretrained
+        network), forest or boosting; or your Python file with train(trial) -> Predictions.
     seeds
         How many seeds; each trains every arm from the same initial weights on the same batches.
     epochs
@@ -93,6 +94,7 @@ def study(
     """
     from softhot.studies import run
     from softhot.studies.compare import SELECT
+    from softhot.studies.groups import reasons
 
     SELECT.check("select", select)
     spec = _spec(
@@ -111,6 +113,8 @@ def study(
         budget=budget,
     )
     folder = out or RUNS / f"{Path(spec.dataset).stem}-{spec.digest[:8]}"
+    for line in reasons(spec.trials()):
+        say(f"one by one: {line}")
     with _logger(spec, folder, mlflow) as log:
         with _progress(spec, folder, quiet=json) as show:
             both = partial(_each, (show, log)) if log else show

@@ -23,6 +23,7 @@ from softhot.studies.executors import Map
 from softhot.studies.groups import Group, together
 from softhot.studies.leader import Best, Leader
 from softhot.studies.logs import Log, prints_into
+from softhot.studies.search import search
 from softhot.studies.spec import StudySpec, TrialSpec
 from softhot.studies.status import name
 from softhot.studies.store import Failure, Record, Store, TrialResult
@@ -89,6 +90,21 @@ def run(
     """
     if jobs is not None:
         executors.JOBS.check("jobs", jobs)
+    if spec.search != "grid":
+        again = functools.partial(_run, folder=folder, jobs=jobs, executor=executor)
+        return search(spec, folder, functools.partial(again, progress=progress))
+    return _run(spec, folder=folder, jobs=jobs, executor=executor, progress=progress)
+
+
+def _run(
+    spec: StudySpec,
+    *,
+    folder: str | Path,
+    jobs: int | None,
+    executor: str | None,
+    progress: Callable[[Progress], object] | None,
+) -> Store:
+    """Train the trials of a study whose arms are known."""
     _data.cache_clear()  # a file may have changed since
     _loaded.cache_clear()
     dataset, _ = data(spec)  # or an InputError

@@ -158,7 +158,7 @@ class StudySpec(Settings):
         methods: Names from ``softhot.studies.METHODS``, or combinations such as
             ``"uniform+dropout"``. "none", which every other is compared with, is always there.
         settings: Settings of a method to try, by its name, where they are not its own five:
-            numbers, or lists of them for a method with several.
+            numbers, or lists of them for a method with several. Of a search, those found so far.
         search: "grid" tries the settings. "optuna" lets validation scores decide which to try
             next, ``budget`` of them for each method.
         budget: Settings that a search tries for each method.
@@ -232,9 +232,6 @@ class StudySpec(Settings):
                 raise InputError("alphas", f"left out with methods {names}", self.alphas, hint)
             alphas = _alphas(self.alphas)
             put("alphas", None if alphas == (0.0, *ALPHAS) else alphas)
-        if self.search != "grid" and (found or self.alphas is not None):
-            hint = "A search finds its own settings."
-            raise InputError("settings", f"left out with search = {self.search!r}", found, hint)
         put("methods", names)
         put("settings", dict(sorted(found.items())))
 
@@ -244,7 +241,8 @@ class StudySpec(Settings):
         given = {**self.settings}
         if self.alphas is not None:
             given["uniform"] = tuple((alpha,) for alpha in self.alphas if alpha)
-        return {name: method(name).arms(given.get(name)) for name in self.methods or ()}
+        own = None if self.search == "grid" else ()  # a search has found none at first
+        return {name: method(name).arms(given.get(name, own)) for name in self.methods or ()}
 
     @property
     def budgets(self) -> dict[str, int]:

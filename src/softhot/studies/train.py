@@ -18,7 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from softhot.core.check import InputError
+from softhot.core.rule import Rule
+from softhot.core.rules import Focal
 from softhot.studies.claims import tick
+from softhot.studies.methods import Recipe
 from softhot.studies.models import FILE, model
 from softhot.studies.spec import TrialSpec
 from softhot.studies.store import TrialResult
@@ -84,6 +87,15 @@ def check_data(trial: TrialSpec, dataset: Dataset) -> None:
         fit = f"one for {dataset.kind}, the kind of data in {dataset.name!r}"
         raise InputError("model", fit, trial.model, f"It takes {' and '.join(row.kinds)}.")
     recipe = trial.arm.recipe
+    if row.targets:
+        rule = recipe.rule
+        plain = recipe == Recipe(rule) and trial.arm.method not in ("margin", "online")
+        if not plain or (isinstance(rule, Rule) and (rule.penalties or isinstance(rule, Focal))):
+            hint = f"{row.title[:1].upper()}{row.title[1:]} can have its targets smoothed, no more."
+            raise InputError("methods", "rules for targets", trial.arm.name, hint)
+        if trial.early_stopping:
+            hint = "The model has no passes to stop between."
+            raise InputError("early_stopping", "left out", trial.early_stopping, hint)
     if recipe.human and dataset.soft_labels is None:
         hint = "It wants a data set that several people labelled, with labels left as they are."
         raise InputError("methods", f"without 'human' on {dataset.name!r}", trial.arm.name, hint)

@@ -4,7 +4,7 @@ A row names the module that trains it; the module is imported when it is needed,
 whose library is missing disturbs no other.
 
 >>> list(MODELS)
-['linear', 'mlp', 'cnn', 'lstm', 'head']
+['linear', 'mlp', 'cnn', 'lstm', 'head', 'forest', 'boosting']
 >>> model("mlp").widths(None), model("linear").widths(None)
 ((128, 64), ())
 """
@@ -35,6 +35,7 @@ class Model:
         hidden: the widths that it has unless others are given.
         least, most: how many widths it takes.
         alone: why its trials train one by one; empty if many train as one program.
+        targets: whether it knows no methods but rules for targets, and no early stopping.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Model:
     least: int = 0
     most: int = 0
     alone: str = ""
+    targets: bool = False
 
     def widths(self, hidden: Sequence[int] | None) -> tuple[int, ...]:
         """``hidden`` if the model takes so many widths, its own if None."""
@@ -84,6 +86,12 @@ MODELS: dict[str, Model] = {
         ("images", "texts"),
         hidden=(128,),
         most=100,
+    ),
+    "forest": Model(
+        "a random forest of scikit-learn", "trees", alone="it is no network", targets=True
+    ),
+    "boosting": Model(
+        "gradient boosting by LightGBM", "trees", alone="it is no network", targets=True
     ),
 }
 
