@@ -100,8 +100,9 @@ READING = {
     "noise": (
         "Two moments: after the last epoch, when a network has had time to learn the wrong "
         "labels by heart, and at the epoch that a validation set with wrong labels of its own "
-        "would choose. Neither shows a gain that ten pairs can tell from luck, and all "
-        "estimates are small against what the noise itself costs."
+        "would choose. Neither shows a gain that ten pairs can tell from luck. Half way into "
+        "learning them by heart there is one ({doc}`guide/label_noise`), and stopping at the right "
+        "epoch is worth many times more."
     ),
 }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "guide" / "_results"
+NOT = ("small", "torch_vocabulary_parallel")  # no example, and one that torchrun starts
 NOISE = ("WARNING: All log", "I0000", "Loaded pretrained")  # of other libraries
 
 
@@ -24,7 +25,7 @@ def shown(text: str) -> str:
 
 
 def main() -> None:
-    """Run the examples named, one after another."""
+    """Run the examples named, one after another; not what needs a launcher of its own."""
     scripts = [ROOT / "examples" / f"{name}.py" for name in sys.argv[1:]]
     RESULTS.mkdir(exist_ok=True)
     style = RESULTS / ".matplotlibrc"  # text stays text, and the same figure is the same file
@@ -32,7 +33,10 @@ def main() -> None:
     environment = {"KERAS_BACKEND": "torch", **os.environ, "MATPLOTLIBRC": str(style)}
     environment |= {"MPLBACKEND": "svg", "SOURCE_DATE_EPOCH": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
     for script in scripts or sorted((ROOT / "examples").glob("*.py")):
-        if script.stem in ("small",) or "def main" not in script.read_text():
+        if (
+            script.stem in ("small", "torch_vocabulary_parallel")
+            or "def main" not in script.read_text()
+        ):
             continue
         figure = RESULTS / f"{script.stem}.svg"
         draws = "def draw" in script.read_text()
