@@ -12,7 +12,13 @@ import torch.nn.functional as F
 
 import softhot
 from softhot import InputError, PerClass, PerSample
-from softhot.torch import CrossEntropyLoss, LinearCrossEntropyLoss, cross_entropy
+from softhot.kernels import filtered
+from softhot.torch import (
+    CrossEntropyLoss,
+    LinearCrossEntropyLoss,
+    cross_entropy,
+    with_smoothing,
+)
 from softhot.torch import linear_cross_entropy as linear
 
 N, H, C = 13, 6, 11
@@ -268,6 +274,103 @@ def test_the_module_is_a_layer_and_a_loss():
     assert "rule=Uniform(alpha=0.2)" in repr(criterion)
 
 
+# ------------------------------------------------------------------ smoothing for hard kernels
+
+
+@pytest.mark.parametrize("rule", RULES[:5] + RULES[6:7], ids=str)
+def test_any_hard_kernel_can_smooth(rule):
+    for reduction, masked in itertools.product(("mean", "sum", "none"), (False, True)):
+        tensors, labels = inputs(shape=(N, H, C))
+        labels = labels.clamp(min=2).index_fill(0, torch.tensor([4]), -100)
+        if masked:
+            bias = tensors[2].detach()
+            bias[:2] = -torch.inf
+            tensors[2] = bias.requires_grad_()
+        with torch.no_grad():
+            tensors[0][4] = torch.nan
+
+        def kernel(hidden, weight, labels, bias, reduction=reduction):
+            # As a fused kernel does, it leaves an ignored row alone altogether.
+            kept = hidden.where((labels != -100).unsqueeze(-1), 0)
+            logits = F.linear(kept, weight, bias)
+            return cross_entropy(logits, labels, reduction=reduction)
+
+        smoothed = with_smoothing(kernel, reduction=reduction)
+        given = from_batch(rule)
+        loss = smoothed(*tensors[:2], labels, tensors[2], rule, **given)
+        expected = linear(*tensors[:2], labels, tensors[2], rule, reduction=reduction, **given)
+        assert torch.allclose(loss, expected, rtol=1e-12, atol=1e-12)
+        again = slopes(loss, tensors, retain_graph=True)
+        for a, b, c in zip(slopes(loss, tensors), slopes(expected, tensors), again, strict=True):
+            assert torch.allclose(a, b, rtol=0, atol=1e-12), (rule, reduction, masked)
+            assert torch.equal(a, c)
+
+
+def test_what_a_hard_kernel_cannot_do_is_said():
+    (hidden, weight), labels = inputs(bias=False)
+    smoothed = with_smoothing(lambda h, w, y, b: F.cross_entropy(F.linear(h, w, b), y))
+    for rule in (softhot.MaxSup(0.1), softhot.Focal(2.0), softhot.Ordinal(0.5)):
+        with pytest.raises(InputError, match="Uniform, Others or Prior"):
+            smoothed(hidden, weight, labels, None, rule)
+    with pytest.raises(InputError, match="alpha"):
+        smoothed(hidden, weight, labels, None, softhot.Uniform(PerSample()))
+    with pytest.raises(InputError, match="alpha"):
+        smoothed(hidden, weight, labels, label_smoothing=0.1, alpha=torch.rand(N))
+
+
+# ------------------------------------------------------------------------ filtered gradients
+
+
+def near_its_optimum(alpha=0.1, shape=(128, 64, 32768), seed=0):
+    """p - q of a head whose predictions scatter around the smoothed targets."""
+    n, h, c = shape
+    random = torch.Generator().manual_seed(seed)
+    made = {"generator": random, "dtype": torch.float64}
+    weight = torch.randn(c, h, **made) / h**0.5 + 0.3 * torch.randn(h, **made)
+    labels = torch.randint(c, (n,), generator=random)
+    q = torch.full((n, c), alpha / c, dtype=torch.float64)
+    q[torch.arange(n), labels] += 1 - alpha
+    p = (q.log() + 0.5 * torch.randn(n, c, **made)).softmax(-1)
+    return p, q, weight, torch.randn(n, h, **made), labels
+
+
+def test_block_means_keep_what_filters_lose():
+    alpha, limit = 0.1, torch.tensor(2.0**-12, dtype=torch.float64)
+    p, q, weight, hidden, labels = near_its_optimum(alpha)
+    truth = [(p - q) @ weight, (p - q).T @ hidden]
+
+    def errors(dz, compensate, more=None):
+        dh, dw = torch.empty_like(hidden), torch.zeros_like(weight)
+        kept = filtered.products(dz, weight, hidden, limit, dh=dh, dw=dw, compensate=compensate)
+        assert 0.1 < kept < 0.9  # the filter has something to do
+        dh = dh if more is None else dh + more
+        return [float((a - b).norm() / b.norm()) for a, b in zip((dh, dw), truth, strict=True)]
+
+    hard = p.clone()
+    hard[torch.arange(len(p)), labels] -= 1
+    whole = errors(p - q, False)
+    rank_one = errors(hard, False, alpha * (weight[labels] - weight.mean(0)))
+    means = errors(p - q, True)
+    assert whole[0] > 0.2  # the mass alpha is gone: both filters err by the gradient itself
+    assert rank_one[0] > 0.2
+    assert means[0] < 0.01
+    assert means[1] < whole[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_a_filter_that_keeps_everything_changes_nothing(dtype):
+    tensors, labels = inputs(dtype, shape=(150, 8, 300))
+    given = {"label_smoothing": 0.1, "memory": 100 * 300 * tensors[0].element_size()}
+    exact = linear(*tensors[:2], labels, tensors[2], **given)
+    loss = linear(*tensors[:2], labels, tensors[2], filter=0.0, **given)
+    assert torch.equal(loss, exact)
+    tolerance = 1e-13 if dtype == torch.float64 else 1e-6
+    for ours, theirs in zip(slopes(loss, tensors), slopes(exact, tensors), strict=True):
+        assert torch.allclose(ours, theirs, rtol=0, atol=tolerance)
+    rough = linear(*tensors[:2], labels, tensors[2], filter=0.9, reduction="none", **given)
+    assert torch.isfinite(slopes(rough, tensors)[1]).all()
+
+
 def test_mistakes_are_named():
     (hidden, weight, bias), labels = inputs()
 
@@ -288,6 +391,7 @@ def test_mistakes_are_named():
     assert "label_smoothing" in message(
         hidden, weight, labels, None, softhot.Others(0.1), label_smoothing=0.1
     )
+    assert "filter" in message(hidden, weight, labels, filter=-1)
     assert "memory" in message(hidden, weight, labels, memory=0)
     assert "alpha" in message(hidden, weight, labels, None, softhot.Uniform(PerSample()))
     assert "alpha" in message(

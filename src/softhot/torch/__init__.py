@@ -24,4 +24,5 @@ from softhot.torch.linear import linear_cross_entropy as linear_cross_entropy
 from softhot.torch.modules import BCEWithLogitsLoss as BCEWithLogitsLoss
 from softhot.torch.modules import CrossEntropyLoss as CrossEntropyLoss
 from softhot.torch.modules import LinearCrossEntropyLoss as LinearCrossEntropyLoss
+from softhot.torch.rank_one import with_smoothing as with_smoothing
 from softhot.torch.vocabulary import vocab_parallel_cross_entropy as vocab_parallel_cross_entropy

@@ -179,12 +179,14 @@ def _fits(value: Any, logits: Tensor, shape: tuple[int, ...], kinds: Any) -> boo
 _TABLES: dict[tuple[Any, ...], Tensor] = {}
 
 
-def table(base: Base, name: str, k: int, device: torch.device) -> Tensor:
-    """The prior of a rule, or its weights by class, float32 on a device."""
-    key = (id(base), name, k, device)
+def table(
+    base: Base, name: str, k: int, device: torch.device, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """The prior of a rule, or its weights by class, on a device."""
+    key = (id(base), name, k, device, dtype)
     if key not in _TABLES:
         alpha: Any = base.alpha
         values = base.prior(k) if name == "prior" else alpha.values
-        _TABLES[key] = torch.as_tensor(values, dtype=torch.float32).to(device)
+        _TABLES[key] = torch.as_tensor(values, dtype=dtype).to(device)
         weakref.finalize(base, _TABLES.pop, key, None)
     return _TABLES[key]

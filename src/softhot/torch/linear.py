@@ -23,12 +23,13 @@ from softhot.core.losses import REDUCTION, WEIGHTING, _check_weight
 from softhot.core.rule import Rule
 from softhot.core.targets import _alpha, check_labels
 from softhot.core.weights import PerSample
-from softhot.kernels import buffers
+from softhot.kernels import buffers, filtered, triton
 from softhot.torch.categorical import Categorical, rule_of
 from softhot.torch.closed_form import _scaled, is_traced, slices, wide
 from softhot.torch.functional import cross_entropy
 from softhot.torch.native import Overwritten
 
+SMALL = Interval(0, 1, "[)")
 BYTES = Interval(1, float("inf"), "[)", integer=True)
 CPU_CHUNK, DEVICE_CHUNK = 2**25, 2**29  # bytes below which smaller chunks only cost time
 ROUNDINGS = 4  # how often a sum may be rounded to half precision
@@ -51,6 +52,7 @@ def linear_cross_entropy(
     alpha: Tensor | None = None,
     prior: Tensor | None = None,
     memory: int | None = None,
+    filter: float | None = None,
 ) -> Tensor:
     r"""Cross entropy of ``hidden @ weight.T + bias`` without ever holding all of these logits.
 
@@ -73,6 +75,10 @@ def linear_cross_entropy(
         memory: bytes for a chunk of logits. By default a sixth of all logits, at most the size of
             ``weight`` and at least 32 MiB; on a GPU half the size of ``weight`` and at least
             512 MiB.
+        filter: None for exact gradients. A number, such as 2**-12: blocks of 128 rows by 128
+            classes in which no entry of ``p - q`` exceeds it are not multiplied; the mean of each
+            of their rows stands for its entries (:mod:`softhot.kernels.filtered`). The loss stays
+            exact. Late in training that saves most of two of the three matrix products.
 
     Returns:
         float32, or float64 for float64 inputs.
@@ -115,7 +121,9 @@ def linear_cross_entropy(
         options["prior"] = prior.reshape(len(y), -1)
     y, counted = _checked(h, weight, y, rule, options)
     rows = chunk_rows(h, weight, memory)
-    head = Head(y, rule, reduction, {"axis": 1, "allowed": None, **options}, rows, counted)
+    if filter is not None:
+        filter = SMALL.check("filter", filter)
+    head = Head(y, rule, reduction, {"axis": 1, "allowed": None, **options}, rows, counted, filter)
     loss = head.apply(h, weight, bias)
     return loss.reshape(labels.shape) if reduction == "none" else loss
 
@@ -128,6 +136,7 @@ class Head:
         options: those of :class:`softhot.torch.categorical.Categorical`.
         rows: how many rows a chunk has.
         counted: which rows count; None for all.
+        filter: what counts as tiny in ``p - q``, or None.
     """
 
     labels: Tensor
@@ -136,6 +145,7 @@ class Head:
     options: dict[str, Any]
     rows: int
     counted: Tensor | None
+    filter: float | None = None
 
     def apply(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _Chunks.apply(hidden, weight, bias, self)
@@ -245,12 +255,17 @@ def run(
             rows.append(value)
             if dz is None:
                 continue
-            if dh is not None:
-                torch.mm(dz, weight, out=dh[cut])
-            if dw is not None:
-                if head.counted is not None:  # 0 times what a row holds that doesn't count
-                    h = h.masked_fill(~head.counted[cut].unsqueeze(-1), 0)
-                _add_product(dw, dz, h, first=i == 0)
+            if dw is not None and head.counted is not None:
+                # 0 times what a row holds that doesn't count
+                h = h.masked_fill(~head.counted[cut].unsqueeze(-1), 0)
+            if head.filter is not None:
+                part = None if dh is None else dh[cut]
+                _filtered(dz, weight, h, by.abs() * head.filter, part, dw, first=i == 0)
+            else:
+                if dh is not None:
+                    torch.mm(dz, weight, out=dh[cut])
+                if dw is not None:
+                    _add_product(dw, dz, h, first=i == 0)
             if db is not None:
                 db += dz.sum(0, dtype=sums)
     if not cuts and dw is not None:
@@ -287,6 +302,25 @@ def _chunk(
     except Overwritten:
         done = loss.evaluate(logits(), gradient=True, upstream=factor)
     return done[0], done[1]
+
+
+def _filtered(
+    dz: Tensor,
+    weight: Tensor,
+    h: Tensor,
+    threshold: Tensor,
+    dh: Tensor | None,
+    dw: Tensor | None,
+    first: bool,
+) -> None:
+    if triton.reason(dz.device.type) or dz.dtype == torch.float64:
+        if first and dw is not None:
+            dw.zero_()
+        filtered.products(dz, weight, h, threshold, dh=dh, dw=dw)
+    else:
+        from softhot.kernels.triton.products import products
+
+        products(dz, weight, h, threshold, dh=dh, dw=dw, first=first)
 
 
 def _add_product(dw: Tensor, dz: Tensor, h: Tensor, first: bool) -> None:
