@@ -7,14 +7,16 @@ import tempfile
 from pathlib import Path
 
 TARGET = ("cuda", 90, 32)
+PRODUCTS = {"survey", "by_hidden", "by_weight"}  # in a module of their own
 POINTERS = {
+    "dz": None, "hidden": None, "large": "*i32",
     "logits": None, "out": None, "values": None,
     "labels": "*i64", "counted": "*i1",
 }  # fmt: skip
 FLOATS = {"share", "others", "by_lse", "by_mean", "by_max", "by_expected", "by_square", "eps"}
 INTEGERS = {
     "n", "k", "stride", "prior_stride", "width", "first", "classes", "blocks", "number", "ignore",
-    "upstream_stride", "size",
+    "upstream_stride", "size", "threshold_stride",
 }  # fmt: skip
 PLAIN = {
     "HAS_IGNORE": True, "HAS_COUNTED": False, "HAS_ALPHA": False, "HAS_DIVISOR": True,
@@ -40,6 +42,12 @@ def cases():
     yield "finish", "bf16", {**PLAIN, "ROWS": 128}, 4, True
     yield "scale", "bf16", {"BLOCK": 4096}, 8, True
 
+    tile = {"ROWS": 128, "CLASSES": 128}
+    yield "survey", "bf16", tile, 8, True
+    for kernel in ("by_hidden", "by_weight"):
+        sizes = {**tile, "HIDDEN": 128, "PRECISION": "tf32", "FIRST": 0}
+        yield kernel, "bf16", sizes, 8, True
+
 
 def measure(kernel: str, dtype: str, features: dict, warps: int, aligned: bool) -> dict:
     """Registers, spills and the widths of memory accesses of one compilation."""
@@ -47,9 +55,9 @@ def measure(kernel: str, dtype: str, features: dict, warps: int, aligned: bool) 
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from softhot.kernels.triton import rows
+    from softhot.kernels.triton import products, rows
 
-    function = getattr(rows, kernel)
+    function = getattr(products if kernel in PRODUCTS else rows, kernel)
     values = {**TILES, **WIDE[dtype], **features}
     signature, constants, divisible = {}, {}, {}
     for i, name in enumerate(function.arg_names):
@@ -57,10 +65,12 @@ def measure(kernel: str, dtype: str, features: dict, warps: int, aligned: bool) 
             signature[name], constants[(i,)] = "constexpr", values[name]
         elif name in FLOATS:
             signature[name] = "fp32"
-        elif name in INTEGERS:
+        elif name in INTEGERS or (name == "classes" and kernel in PRODUCTS):
             signature[name] = "i32"
-            if name in ("k", "stride", "width") and aligned:
+            if name in ("k", "stride", "width", "classes") and aligned:
                 divisible[(i,)] = [["tt.divisibility", 16]]
+        elif kernel in PRODUCTS and name == "weight":
+            signature[name], divisible[(i,)] = f"*{dtype}", [["tt.divisibility", 16]]
         else:
             signature[name] = POINTERS.get(name, "*fp32") or f"*{dtype}"
             divisible[(i,)] = [["tt.divisibility", 16]]
@@ -71,13 +81,18 @@ def measure(kernel: str, dtype: str, features: dict, warps: int, aligned: bool) 
     return {
         "kernel": kernel,
         "dtype": dtype,
-        "features": "all" if features.get("EXPECTED") else "uniform",
+        "features": "any"
+        if kernel in PRODUCTS
+        else "all"
+        if features.get("EXPECTED")
+        else "uniform",
         "rows": "on 16 bytes" if aligned else "anywhere",
         "warps": warps,
         **usage,
         "shared_bytes": made.metadata.shared,
         "atomics": len(re.findall(r"\b(?:ATOMG?|RED)\b", code)),
         "local_accesses": len(re.findall(r"\b(?:LDL|STL)\b", code)),
+        "matrix_units": len(re.findall(r"\bHGMMA\b", code)),
         "loads_of_16_bytes": len(re.findall(r"\bLDG\.E\.(?:\w+\.)*128\b", code)),
         "stores_of_16_bytes": len(re.findall(r"\bSTG\.E\.(?:\w+\.)*128\b", code)),
     }

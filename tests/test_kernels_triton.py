@@ -117,6 +117,38 @@ def test_a_sweep_compiles_once():
     assert with_maximum == [3, 3]
 
 
+BENCHMARK = """
+import interpreter, json, sys
+sys.argv[1:] = ["gpu", "--tiny", "--dry"]
+from benchmarks import gpu
+from benchmarks.__main__ import main
+rows, found = gpu.rows, []
+def kept(options):
+    for row in rows(options):
+        found.append(row)
+        yield row
+gpu.rows = kept
+assert main() == 0
+print(json.dumps(found))
+"""
+
+
+def test_the_benchmark_works_but_for_the_clock():
+    records = run("-W", "ignore", "-c", BENCHMARK)
+    assert [len(record["shape"]) for record in records] == [2, 2, 3]
+    for record in records:
+        losses = record["error"].keys()
+        assert {"softhot", "torch"} <= losses
+        assert losses == record["milliseconds"].keys() == record["forward_milliseconds"].keys()
+        assert {"Liger", "flash-attention", "cut-cross-entropy, hard"} <= record["left_out"].keys()
+        for name, error in record["error"].items():
+            assert 0 < error < (1 if "filtered" in name else 2e-3), (name, record)
+        assert record["error"]["softhot"] <= record["error"]["torch"] + 1e-4
+        assert min(record["share_of_limit"].values()) > 0
+    dropped, means = records[-1]["filter_error"].values()
+    assert means < dropped
+
+
 def test_the_way_is_chosen_and_explained():
     rule = softhot.Uniform(0.1)
     assert choose(rule, triton=True).name == "triton"

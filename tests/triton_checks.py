@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 import warnings
+from dataclasses import replace
 
 import interpreter  # noqa: F401  # isort: skip
 import numpy as np
@@ -17,8 +18,10 @@ import torch
 
 import softhot
 from softhot import PerClass, PerSample
+from softhot.kernels import filtered
 from softhot.kernels.triton import launch
-from softhot.torch import cross_entropy
+from softhot.kernels.triton.products import products
+from softhot.torch import cross_entropy, linear_cross_entropy
 
 N, K = 5, 37
 RULES = (
@@ -209,6 +212,74 @@ def rows(rule, z, y, reduction="mean", **options):
 
 
 @check
+def shards_are_rows():
+    """Vocabulary parallel: statistics of shards, merged; the gradient of each from the plan."""
+    for rule in RULES:
+        z, y = batch(3, K, seed=5, apart=3)
+        given = {"weight": WEIGHT, "ignore_index": 3}
+        if isinstance(rule.base.alpha, PerSample):
+            given["alpha"] = torch.rand(3)
+        whole = rows(rule, z, y, **given)
+        loss, plan = launch.forward(z, whole)
+        slopes = launch.gradient(z, whole, plan, torch.tensor(2.0))
+        ends = [0, 5, 29, K]
+        shards = [(z[:, a:b], replace(whole, first=a)) for a, b in itertools.pairwise(ends)]
+        parts = torch.cat([launch.statistics(*shard) for shard in shards])
+        merged, plan = launch.finish(parts, whole)
+        assert torch.allclose(merged, loss, rtol=1e-6), rule
+        own = [launch.gradient(*shard, plan, torch.tensor(2.0)) for shard in shards]
+        assert torch.allclose(torch.cat(own, 1), slopes, rtol=1e-5, atol=1e-7), rule
+
+
+@check
+def chunks_of_a_layer_are_the_layer():
+    random = torch.Generator().manual_seed(0)
+    hidden, weight = torch.randn(6, 8, generator=random), torch.randn(K, 8, generator=random)
+    y, bias = torch.randint(K, (6,), generator=random), torch.randn(K, generator=random)
+    for i, (rule, dtype) in enumerate(
+        itertools.product(RULES[1::4], (torch.float32, torch.float16))
+    ):
+        leaves = [t.to(dtype).requires_grad_() for t in (hidden, weight, bias)]
+        exact = [t.detach().double().requires_grad_() for t in leaves]
+        options = {"ignore_index": int(y[1]), "reduction": ("mean", "none")[i % 2]}
+        loss = linear_cross_entropy(
+            *leaves[:2], y, leaves[2], rule, memory=2 * K * dtype.itemsize, **options
+        )
+        logits = torch.nn.functional.linear(*exact)
+        expected = cross_entropy(logits, y, rule, **options)
+        bound = 1e-6 if dtype == torch.float32 else 4e-3
+        assert torch.allclose(loss.double(), expected, rtol=bound)
+        ours = torch.autograd.grad(loss.sum(), leaves)
+        for a, b in zip(ours, torch.autograd.grad(expected.sum(), exact), strict=True):
+            assert float((a - b).norm() / b.norm()) < bound
+
+
+@check
+def filtered_products_are_the_plain_ones():
+    random = torch.Generator().manual_seed(0)
+    for (n, c, h), dtype in itertools.product(
+        ((200, 300, 24), (128, 256, 32), (5, 130, 7)), (torch.float32, torch.float16)
+    ):
+        dz = torch.randn(n, c, generator=random) * 1e-4
+        dz[:3, :5] = 0.5
+        dz[-1, -1] = -0.3
+        tensors = [dz, torch.randn(c, h, generator=random), torch.randn(n, h, generator=random)]
+        dz, weight, hidden = (t.to(dtype) for t in tensors)
+        limit = torch.full((n,), 1e-3)
+        expected = [torch.empty(n, h), torch.zeros(c, h)]
+        wide = [t.float() for t in (dz, weight, hidden)]
+        share = filtered.products(*wide, limit, dh=expected[0], dw=expected[1])
+        made = [torch.full((n, h), torch.nan).to(dtype), torch.full((c, h), torch.nan).to(dtype)]
+        large = products(dz, weight, hidden, limit, dh=made[0], dw=made[1], first=True)
+        assert abs(float(large.float().mean()) - share) < 1e-6
+        twice = made[1].clone()
+        products(dz, weight, hidden, limit, dh=None, dw=twice, first=False)
+        bound = 1e-6 if dtype == torch.float32 else 2e-3
+        for a, b in zip((*made, twice), (*expected, 2 * expected[1]), strict=True):
+            assert float((a.float() - b).norm() / b.norm()) < bound, (n, c, h, dtype)
+
+
+@check
 def in_place_is_out_of_place():
     for (i, rule), dtype in itertools.product(
         enumerate(RULES[1::3]), (torch.float32, torch.float16)
@@ -229,11 +300,29 @@ def in_place_is_out_of_place():
 
 
 @check
+def in_place_on_request():
+    for (i, rule), dtype in itertools.product(
+        enumerate(RULES[1::4]), (torch.float32, torch.float16)
+    ):
+        z, y = batch(dtype=dtype, seed=i)
+        for reduction, factor in (("mean", 1.0), ("sum", 3.0), ("none", 2.0)):
+            expected = (
+                cross_entropy(z.requires_grad_(), y, rule, reduction=reduction) * factor
+            ).sum()
+            (truth,) = torch.autograd.grad(expected, z)
+            leaf = z.detach().clone().requires_grad_()
+            made = leaf * 1
+            loss = cross_entropy(made, y, rule, reduction=reduction, inplace=True)
+            slopes = torch.autograd.grad((loss * factor).sum(), made)[0]
+            assert slopes.data_ptr() == made.data_ptr()
+            bound = torch.finfo(dtype).eps * 2
+            assert torch.allclose(slopes, truth, rtol=bound, atol=1e-7), (rule, dtype, reduction)
+
+
+@check
 def squares_of_lse():
     z, y = batch()
     known = rows(softhot.Uniform(0.1), z, y)
-    from dataclasses import replace
-
     loss, plan = launch.forward(z, replace(known, square=0.01))
     leaf = z.double().requires_grad_()
     expected = cross_entropy(leaf, y, label_smoothing=0.1, reduction="none")

@@ -21,6 +21,9 @@ from softhot.torch.functional import (
 )
 from softhot.torch.functional import cross_entropy as cross_entropy
 from softhot.torch.linear import linear_cross_entropy as linear_cross_entropy
+from softhot.torch.linear_vocabulary import (
+    vocab_parallel_linear_cross_entropy as vocab_parallel_linear_cross_entropy,
+)
 from softhot.torch.modules import BCEWithLogitsLoss as BCEWithLogitsLoss
 from softhot.torch.modules import CrossEntropyLoss as CrossEntropyLoss
 from softhot.torch.modules import LinearCrossEntropyLoss as LinearCrossEntropyLoss

@@ -53,10 +53,15 @@ def apply(loss: Loss, logits: Tensor, *others: Any) -> Tensor:
         return loss.differentiable(logits)
     if not (logits.requires_grad and torch.is_grad_enabled()):
         return loss.evaluate(logits, gradient=False)[0]
-    if loss.overwrite and logits.is_leaf:
+    check_in_place(loss.overwrite, logits)
+    return _ClosedForm.apply(logits, loss)
+
+
+def check_in_place(overwrite: bool, logits: Tensor) -> None:
+    """Refuse to overwrite what somebody keeps."""
+    if overwrite and logits.is_leaf:
         hint = "Their memory is overwritten: leave it out for logits that are kept."
         raise InputError("inplace", "False for logits that no operation made", True, hint)
-    return _ClosedForm.apply(logits, loss)
 
 
 def is_traced(logits: Tensor, *others: Any) -> bool:
@@ -81,7 +86,7 @@ class _ClosedForm(torch.autograd.Function):
         late = _is_half(logits) and (logits.dtype == torch.float16 or logits.is_cuda)
         value, gradient, ctx.divisor = loss.evaluate(logits, gradient=not late)
         if gradient is not None and loss.overwrite and _is_over(gradient, logits):
-            ctx.save_for_backward(None, _taken(logits))
+            ctx.save_for_backward(None, taken(logits))
         else:
             ctx.save_for_backward(logits, gradient)
         ctx.loss = loss
@@ -99,15 +104,15 @@ class _ClosedForm(torch.autograd.Function):
         if ctx.divisor is not None:
             upstream = upstream / ctx.divisor
         if gradient is not None:
-            return _scaled(gradient, loss.beside_logits(upstream)), None
-        if loss.overwrite and _keeps_graph():
+            return scaled(gradient, loss.beside_logits(upstream)), None
+        if loss.overwrite and keeps_graph():
             loss = replace(loss, overwrite=False)
         gradient = loss.evaluate(logits, gradient=True, upstream=upstream)[1]
-        return _taken(logits) if loss.overwrite and _is_over(gradient, logits) else gradient, None
+        return taken(logits) if loss.overwrite and _is_over(gradient, logits) else gradient, None
 
 
 # Whether a backward pass is to leave what was saved for a second one; without it, it may be.
-_keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+keeps_graph = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
 
 
 def _is_over(gradient: Tensor, logits: Tensor) -> bool:
@@ -115,15 +120,15 @@ def _is_over(gradient: Tensor, logits: Tensor) -> bool:
     return gradient.data_ptr() == logits.data_ptr()
 
 
-def _taken(logits: Tensor) -> Tensor:
+def taken(logits: Tensor) -> Tensor:
     """The memory of logits that are gone; autograd refuses whatever else has saved them."""
     torch.autograd.graph.increment_version(logits)
     return logits.data
 
 
-def _scaled(gradient: Tensor, factor: Tensor) -> Tensor:
+def scaled(gradient: Tensor, factor: Tensor) -> Tensor:
     """``gradient * factor``, in place where nobody will ask for it again."""
-    if _keeps_graph():
+    if keeps_graph():
         gradient = gradient.clone()
     if factor.ndim == 0 and factor.is_cpu and factor.item() == 1:
         return gradient

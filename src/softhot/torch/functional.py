@@ -103,7 +103,7 @@ def cross_entropy(
     others = (target, where, allowed, weight, alpha, prior)
     try:
         if input.requires_grad and gpu.is_laid_out(input, target) and not is_traced(input, *others):
-            planned = gpu.apply(loss, input)
+            planned = gpu.apply(loss, input, gpu.rows_of(loss, input))
             if planned is not None:
                 return planned
         return apply(loss, input, *others)

@@ -8,14 +8,17 @@ the device, and everything can be captured in a CUDA graph.
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
+from softhot.core.check import InputError
 from softhot.core.rule import Base
 from softhot.core.weights import PerClass, PerSample
 from softhot.kernels import native, triton
+from softhot.torch.closed_form import check_in_place, keeps_graph, taken
 
 if TYPE_CHECKING:
     from softhot.kernels.triton.launch import Rows
@@ -26,6 +29,18 @@ PLAIN = (Tensor, torch.nn.Parameter)
 IDS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 KINDS = {"uniform": 0, "shared": 1, "by_class": 2}
 WEIGHTS = {"sample": 1, "class": 2}
+
+
+class Reduced(Protocol):
+    """What is asked of a loss here."""
+
+    @property
+    def reduction(self) -> str: ...
+    @property
+    def overwrite(self) -> bool: ...
+
+
+Gather = Callable[[Tensor], Tensor]
 
 
 def is_laid_out(logits: Tensor, target: Tensor) -> bool:
@@ -39,11 +54,16 @@ def is_laid_out(logits: Tensor, target: Tensor) -> bool:
     return rows and type(target) in PLAIN and target.ndim == 1 and target.dtype in IDS
 
 
-def rows_of(loss: Categorical, logits: Tensor) -> Rows | None:
-    """The batch as the kernels take it, or None where other ways have to be taken."""
+def rows_of(
+    loss: Categorical, logits: Tensor, first: int = 0, classes: int | None = None
+) -> Rows | None:
+    """The batch as the kernels take it, or None where other ways have to be taken.
+
+    Of all ``classes`` the logits may be those from ``first`` on.
+    """
     from softhot.kernels.triton.launch import Rows
 
-    options, base, k = loss.options, loss.rule.base, logits.shape[1]
+    options, base, k = loss.options, loss.rule.base, classes or logits.shape[1]
     if options["allowed"] is not None or options["prior"] is not None:
         return None
     if type(options["ignore_index"]) not in (int, type(None)):
@@ -71,10 +91,11 @@ def rows_of(loss: Categorical, logits: Tensor) -> Rows | None:
         weight=None if weight is None else weight.detach().float().contiguous(),
         weight_kind=0 if weight is None else WEIGHTS[weighting],
         classes=k,
+        first=first,
     )
 
 
-def total(loss: Categorical, rows: Rows) -> Tensor | None:
+def total(loss: Reduced, rows: Rows) -> Tensor | None:
     """What a mean is divided by, float32 ``()``."""
     if loss.reduction != "mean":
         return None
@@ -98,41 +119,66 @@ def evaluate(
 ) -> tuple[Tensor, Tensor | None, Any] | None:
     """What :meth:`Categorical.evaluate` returns, or None where other ways have to be taken."""
     rows = rows_of(loss, logits)
-    if rows is None:
-        return None
+    return None if rows is None else evaluate_rows(loss, rows, logits, gradient, upstream)
+
+
+def evaluate_rows(
+    loss: Reduced,
+    rows: Rows,
+    logits: Tensor,
+    gradient: bool,
+    upstream: Tensor | None,
+    gather: Gather | None = None,
+) -> tuple[Tensor, Tensor | None, Any]:
+    """Loss, gradient and divisor; ``gather`` brings together what all processes have."""
     from softhot.kernels.triton import launch
 
-    divisor = total(loss, rows)
-    slopes = None
-    if gradient:
-        by, over = upstream, None
-        if by is None:
-            by, over = torch.ones((), device=logits.device), divisor
-        if loss.overwrite:
-            values, slopes = launch.in_place(logits, rows, by, over)
-        else:
-            values, plan = launch.forward(logits, rows)
-            slopes = launch.gradient(logits, rows, plan, by, over)
+    divisor, slopes = total(loss, rows), None
+    by, over = upstream, None
+    if by is None:
+        by, over = torch.ones((), device=logits.device), divisor
+    if gradient and loss.overwrite and gather is None:
+        values, slopes = launch.in_place(logits, rows, by, over)
     else:
-        values, _ = launch.forward(logits, rows)
+        values, plan = _forward(logits, rows, gather)
+        if gradient:
+            out = logits if loss.overwrite else None
+            slopes = launch.gradient(logits, rows, plan, by, over, out)
     return _reduced(loss, values, divisor), slopes, None if gradient else divisor
 
 
-def apply(loss: Categorical, logits: Tensor) -> Tensor | None:
+def apply(loss: Any, logits: Tensor, rows: Rows | None, gather: Gather | None = None) -> Any:
     """The loss, its backward pass from the plan of the forward; None if others have to do it."""
-    rows = rows_of(loss, logits)
-    return None if rows is None else _Planned.apply(logits, loss, rows)
+    if rows is None:
+        return None
+    check_in_place(loss.overwrite, logits)
+    return _Planned.apply(logits, loss, rows, gather)
+
+
+def _forward(logits: Tensor, rows: Rows, gather: Gather | None) -> tuple[Tensor, Tensor]:
+    from softhot.kernels.triton import launch
+
+    if gather is None:
+        return launch.forward(logits, rows)
+    return launch.finish(gather(launch.statistics(logits, rows)), rows)
 
 
 class _Planned(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, loss: Categorical, rows: Rows) -> Tensor:
+    def forward(ctx: Any, logits: Tensor, loss: Any, rows: Rows, gather: Gather | None) -> Tensor:
         from softhot.kernels.triton import launch
 
         divisor = total(loss, rows)
-        values, plan = launch.forward(logits, rows)
-        ctx.save_for_backward(logits, plan, divisor)
         ctx.loss, ctx.rows = loss, rows
+        # What comes later: factors by row, and the one that keeps float16 from underflowing.
+        late = gather is not None or loss.reduction == "none" or logits.dtype == torch.float16
+        if loss.overwrite and not late:
+            ones = torch.ones((), device=logits.device)
+            values, _ = launch.in_place(logits, rows, ones, divisor)
+            ctx.save_for_backward(None, taken(logits), None)
+        else:
+            values, plan = _forward(logits, rows, gather)
+            ctx.save_for_backward(logits, plan, divisor)
         return _reduced(loss, values, divisor)
 
     @staticmethod
@@ -141,12 +187,20 @@ class _Planned(torch.autograd.Function):
 
         logits, plan, divisor = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph=True: the gradient is to be differentiated
+            if logits is None:
+                raise InputError("inplace", "False where the gradient is differentiated", True)
             value = ctx.loss.differentiable(logits)
-            return torch.autograd.grad(value, logits, upstream, create_graph=True)[0], None, None
-        return launch.gradient(logits, ctx.rows, plan, upstream, divisor), None, None
+            slopes = torch.autograd.grad(value, logits, upstream, create_graph=True)[0]
+        elif logits is None:
+            slopes = launch.scale(plan.clone() if keeps_graph() else plan, upstream)
+        else:
+            over = ctx.loss.overwrite and not keeps_graph()
+            out = taken(logits) if over else None
+            slopes = launch.gradient(logits, ctx.rows, plan, upstream, divisor, out)
+        return slopes, None, None, None
 
 
-def _reduced(loss: Categorical, rows: Tensor, divisor: Tensor | None) -> Tensor:
+def _reduced(loss: Reduced, rows: Tensor, divisor: Tensor | None) -> Tensor:
     if loss.reduction == "none":
         return rows
     return rows.sum() if divisor is None else rows.sum() / divisor

@@ -25,7 +25,7 @@ from softhot.core.targets import _alpha, check_labels
 from softhot.core.weights import PerSample
 from softhot.kernels import buffers, filtered, triton
 from softhot.torch.categorical import Categorical, rule_of
-from softhot.torch.closed_form import _scaled, is_traced, slices, wide
+from softhot.torch.closed_form import is_traced, scaled, slices, wide
 from softhot.torch.functional import cross_entropy
 from softhot.torch.native import Overwritten
 
@@ -96,7 +96,7 @@ def linear_cross_entropy(
     >>> linear_cross_entropy(hidden, weight, torch.tensor([0, 3]), label_smoothing=0.1)
     tensor(1.3863)
     """
-    _check(hidden, weight, labels, bias)
+    check_layer(hidden, weight, labels, bias)
     reduction = REDUCTION.check("reduction", reduction)
     options: dict[str, Any] = {
         "ignore_index": ignore_index,
@@ -116,11 +116,11 @@ def linear_cross_entropy(
     h, y = hidden.reshape(-1, hidden.shape[-1]), labels.reshape(-1)
     for name in ("where", "alpha"):
         if isinstance(options[name], Tensor):
-            options[name] = _by_row(name, options[name], labels)
+            options[name] = by_row(name, options[name], labels)
     if prior is not None and rule.base.PRIOR == "by_row":
         options["prior"] = prior.reshape(len(y), -1)
-    y, counted = _checked(h, weight, y, rule, options)
-    rows = chunk_rows(h, weight, memory)
+    y, counted = checked(h, len(weight), y, rule, options)
+    rows = chunk_rows(h, len(weight), memory)
     if filter is not None:
         filter = SMALL.check("filter", filter)
     head = Head(y, rule, reduction, {"axis": 1, "allowed": None, **options}, rows, counted, filter)
@@ -227,7 +227,7 @@ class _Chunks(torch.autograd.Function):
         if ctx.late:
             factor = upstream if ctx.divisor is None else upstream / ctx.divisor
             return (*run(head, hidden, weight, bias, wanted, factor)[1], None)
-        return (*(None if s is None else _scaled(s, upstream) for s in slopes), None)
+        return (*(None if s is None else scaled(s, upstream) for s in slopes), None)
 
 
 def run(
@@ -335,11 +335,11 @@ def _add_product(dw: Tensor, dz: Tensor, h: Tensor, first: bool) -> None:
         dw.addmm_(dz.T, h)
 
 
-def chunk_rows(hidden: Tensor, weight: Tensor, memory: int | None) -> int:
+def chunk_rows(hidden: Tensor, classes: int, memory: int | None) -> int:
     """How many rows of logits a chunk has, all about alike."""
-    n, row = len(hidden), max(1, len(weight) * weight.element_size())
+    n, row = len(hidden), max(1, classes * hidden.element_size())
     if memory is None:
-        size = weight.numel() * weight.element_size()
+        size = row * hidden.shape[1]
         if hidden.device.type == "cpu":
             memory = max(CPU_CHUNK, min(n * row // 6, size))
         else:
@@ -404,7 +404,8 @@ def _lent(like: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 # -------------------------------------------------------------------------------- checks
 
 
-def _check(hidden: Any, weight: Any, labels: Any, bias: Any) -> None:
+def check_layer(hidden: Any, weight: Any, labels: Any, bias: Any, least: int = 2) -> None:
+    """Shapes, dtypes and devices of a layer with at least so many classes."""
     for name, value in (("hidden", hidden), ("weight", weight), ("labels", labels), ("bias", bias)):
         if name == "bias" and value is None:
             continue
@@ -415,8 +416,8 @@ def _check(hidden: Any, weight: Any, labels: Any, bias: Any) -> None:
             raise InputError(name, f"on the device of hidden, {hidden.device}", value.device, hint)
     if hidden.ndim < 1 or not hidden.is_floating_point():
         raise InputError("hidden", "real, (..., H)", (hidden.dtype, tuple(hidden.shape)))
-    if weight.ndim != 2 or weight.shape[1] != hidden.shape[-1] or len(weight) < 2:
-        allowed = f"of shape (C, {hidden.shape[-1]}), at least 2 classes"
+    if weight.ndim != 2 or weight.shape[1] != hidden.shape[-1] or len(weight) < least:
+        allowed = f"of shape (C, {hidden.shape[-1]}), at least {least} classes"
         raise InputError("weight", allowed, tuple(weight.shape))
     if bias is not None and bias.shape != (len(weight),):
         raise InputError("bias", f"of shape ({len(weight)},)", tuple(bias.shape))
@@ -431,18 +432,19 @@ def _check(hidden: Any, weight: Any, labels: Any, bias: Any) -> None:
                 raise InputError(name, f"{hidden.dtype}, as hidden is", value.dtype, hint)
 
 
-def _by_row(name: str, value: Tensor, labels: Tensor) -> Tensor:
+def by_row(name: str, value: Tensor, labels: Tensor) -> Tensor:
+    """What comes with each label, one after the other."""
     if value.shape != labels.shape:
         allowed = f"one for each label, shape {tuple(labels.shape)}"
         raise InputError(name, allowed, tuple(value.shape))
     return value.reshape(-1)
 
 
-def _checked(
-    hidden: Tensor, weight: Tensor, labels: Tensor, rule: Rule, options: dict[str, Any]
+def checked(
+    hidden: Tensor, k: int, labels: Tensor, rule: Rule, options: dict[str, Any]
 ) -> tuple[Tensor, Tensor | None]:
     """What a chunk would only find in its own rows: labels in range and which of them count."""
-    k, look, ignore = len(weight), labels.device.type == "cpu", options["ignore_index"]
+    look, ignore = labels.device.type == "cpu", options["ignore_index"]
     counted = options["where"]
     if counted is not None and (not isinstance(counted, Tensor) or counted.dtype != torch.bool):
         raise InputError("where", "booleans", getattr(counted, "dtype", counted))

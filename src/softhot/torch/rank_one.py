@@ -22,7 +22,7 @@ from softhot.core.rule import Base, Rule
 from softhot.core.weights import PerClass, PerSample
 from softhot.torch import gpu
 from softhot.torch.categorical import rule_of
-from softhot.torch.closed_form import slices, wide
+from softhot.torch.closed_form import keeps_graph, slices, wide
 
 Kernel = Callable[..., Tensor]
 BAND = 2**24  # elements that are taken to float32 at a time
@@ -177,8 +177,7 @@ class _Smoothed(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, u, share, mean = ctx.saved_tensors
         plan, wanted, dtype = ctx.plan, ctx.needs_input_grad[:3], wide(hidden)
-        keeps = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
-        again = keeps is None or keeps()
+        again = keeps_graph()
         leaves = [x for x, w in zip(ctx.leaves, wanted, strict=True) if w]
         found = torch.autograd.grad(ctx.hard, leaves, upstream.to(ctx.hard), retain_graph=again)
         slopes = iter([g.clone() if again else g for g in found])

@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import array_api_compat.numpy as np_compat
 import array_api_compat.torch as xp
@@ -31,8 +31,9 @@ from softhot.core.row import Row
 from softhot.core.rule import HARD, Rule
 from softhot.core.targets import Target, _alpha, _prior, check_labels
 from softhot.kernels.chunked import may_hold_minus_inf
-from softhot.torch.categorical import rule_of
-from softhot.torch.closed_form import apply, wide
+from softhot.torch import gpu
+from softhot.torch.categorical import Categorical, rule_of
+from softhot.torch.closed_form import apply, is_traced, wide
 from softhot.torch.words import in_torch_words
 
 COUNT = Interval(0, math.inf, "[)", integer=True)
@@ -83,24 +84,45 @@ def vocab_parallel_cross_entropy(
     reduction = REDUCTION.check("reduction", reduction)
     if target.ndim == input.ndim or target.is_floating_point():
         raise InputError("target", "class ids", f"a {target.dtype} tensor like input")
-    parts: tuple[Any, ...] = (rule.base, *rule.penalties)
-    needed = frozenset(name for part in parts for name in part.terms(_small_row())[1])
-    if any(isinstance(name, tuple) for name in needed):
+    own = _own(input)
+    counts = agreed(rule, classes, own, input.device, group)
+    options = {"where": where, "ignore_index": ignore_index, "alpha": alpha, "prior": prior}
+    loss = Shards(target, rule, reduction, counts, group, weight, options)
+    others = (target, weight, where, alpha, prior)
+    try:
+        if input.requires_grad and torch.is_grad_enabled() and not is_traced(input, *others):
+            planned = gpu.apply(loss, input, loss.on_gpu(input), loss.gathered)
+            if planned is not None:
+                return planned
+        return apply(loss, input, *others)
+    except InputError as error:
+        raise in_torch_words(error) from None
+
+
+def agreed(
+    rule: Rule,
+    classes: Sequence[int] | None,
+    own: int,
+    device: torch.device,
+    group: dist.ProcessGroup | None,
+) -> tuple[int, ...]:
+    """How many classes each process holds, for a rule that can be computed from shards."""
+    if any(isinstance(name, tuple) for name in _needed(rule)):
         raise InputError("rule", "one whose statistics are maxima and sums over classes", rule)
     if classes is None:
-        classes = _classes(input, group)
-    rank = dist.get_rank(group)
-    if len(classes) != dist.get_world_size(group) or classes[rank] != _own(input):
-        allowed = f"one number for each process, {_own(input)} for this one"
+        classes = _classes(own, device, group)
+    if len(classes) != dist.get_world_size(group) or classes[dist.get_rank(group)] != own:
+        allowed = f"one number for each process, {own} for this one"
         raise InputError("classes", allowed, list(classes))
     for i, count in enumerate(classes):
         COUNT.check(f"classes[{i}]", count)
-    options = {"where": where, "ignore_index": ignore_index, "alpha": alpha, "prior": prior}
-    loss = Shards(target, rule, reduction, needed, tuple(classes), group, weight, options)
-    try:
-        return apply(loss, input, target, weight, where, alpha, prior)
-    except InputError as error:
-        raise in_torch_words(error) from None
+    return tuple(classes)
+
+
+def _needed(rule: Rule) -> frozenset[Any]:
+    """The names of the statistics the rule asks for."""
+    parts: tuple[Any, ...] = (rule.base, *rule.penalties)
+    return frozenset(name for part in parts for name in part.terms(_small_row())[1])
 
 
 @dataclass(frozen=True)
@@ -110,16 +132,18 @@ class Shards:
     target: Tensor
     rule: Rule
     reduction: str
-    needed: frozenset[Any]
     classes: tuple[int, ...]
     group: dist.ProcessGroup | None
     weight: Tensor | None
     options: dict[str, Any]
-    overwrite: ClassVar[bool] = False
+    overwrite: bool = False
 
     def evaluate(
         self, logits: Tensor, *, gradient: bool, upstream: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Any]:
+        known = self.on_gpu(logits)
+        if known is not None:
+            return gpu.evaluate_rows(self, known, logits, gradient, upstream, self.gathered)
         row, counted, weight = self._row(logits)
         terms: tuple[Any, ...] = (self.rule.base, *self.rule.penalties)
         parts = [term.terms(row) for term in terms]
@@ -157,6 +181,21 @@ class Shards:
     def beside_logits(self, upstream: Tensor) -> Tensor:
         return upstream.unsqueeze(1) if upstream.ndim else upstream
 
+    def on_gpu(self, logits: Tensor) -> Any:
+        """The rows for the Triton kernels, or None; the same on every process."""
+        if min(self.classes) < 2 or not gpu.is_laid_out(logits, self.target):
+            return None
+        options = {"axis": 1, "allowed": None, "weight": self.weight, "weighting": "sample"}
+        whole = Categorical(self.target, self.rule, self.reduction, {**options, **self.options})
+        first = sum(self.classes[: dist.get_rank(self.group)])
+        return gpu.rows_of(whole, logits, first, sum(self.classes))
+
+    def gathered(self, parts: Tensor) -> Tensor:
+        """The parts of all processes one after the other."""
+        found = [torch.empty_like(parts) for _ in self.classes]
+        dist.all_gather(found, parts, group=self.group)
+        return torch.cat(found)
+
     def _row(self, logits: Tensor) -> tuple[ShardedRow, Tensor | None, Tensor | None]:
         """Statistics of all rows, which of them count, and what they weigh."""
         k, rank = sum(self.classes), dist.get_rank(self.group)
@@ -185,7 +224,7 @@ class Shards:
             weight = weight.to(dtype)[labels]
         if counted is not None:
             z = z.where(counted.unsqueeze(-1), 0)
-        row = ShardedRow(z.to(dtype, copy=True), labels - first, u, self.needed, self.group)
+        row = ShardedRow(z.to(dtype, copy=True), labels - first, u, _needed(self.rule), self.group)
         row.alpha = base.mixing(alpha, row.count.clamp(min=2))
         row.keep = 1 - row.alpha
         return row, counted, weight
@@ -340,9 +379,9 @@ def _own(input: Tensor) -> int:
     return input.shape[1]
 
 
-def _classes(input: Tensor, group: dist.ProcessGroup | None) -> list[int]:
+def _classes(own: int, device: torch.device, group: dist.ProcessGroup | None) -> list[int]:
     """How many classes every process holds."""
-    own = torch.tensor([_own(input)], device=input.device)
-    counts = [torch.empty_like(own) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(counts, own, group=group)
+    mine = torch.tensor([own], device=device)
+    counts = [torch.empty_like(mine) for _ in range(dist.get_world_size(group))]
+    dist.all_gather(counts, mine, group=group)
     return [int(count) for count in counts]
