@@ -67,7 +67,7 @@ def measure(kernel: str, dtype: str, features: dict, warps: int, aligned: bool) 
             signature[name] = "fp32"
         elif name in INTEGERS or (name == "classes" and kernel in PRODUCTS):
             signature[name] = "i32"
-            if name in ("k", "stride", "width", "classes") and aligned:
+            if name in ("k", "stride", "width", "classes", "size") and aligned:
                 divisible[(i,)] = [["tt.divisibility", 16]]
         elif kernel in PRODUCTS and name == "weight":
             signature[name], divisible[(i,)] = f"*{dtype}", [["tt.divisibility", 16]]

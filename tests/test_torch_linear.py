@@ -214,6 +214,19 @@ def test_autocast_is_that_of_the_layer():
         assert torch.equal(ours, theirs.float())
 
 
+def test_gradients_may_wait_for_the_backward_pass():
+    tensors, labels = inputs()
+    given = {"label_smoothing": 0.1, "memory": CHUNK, "ignore_index": 3}
+    now, later = (
+        linear(*tensors[:2], labels, tensors[2], recompute=recompute, **given)
+        for recompute in (False, True)
+    )
+    assert torch.equal(now, later)
+    assert [x for x in later.grad_fn.saved_tensors[3:] if x is not None] == []
+    for a, b in zip(slopes(now * 3, tensors), slopes(later * 3, tensors), strict=True):
+        assert torch.allclose(a, b, rtol=1e-13, atol=1e-15)
+
+
 def test_the_gradient_may_be_used_twice():
     tensors, labels = inputs()
     loss = linear(*tensors[:2], labels, tensors[2], label_smoothing=0.1, memory=CHUNK)

@@ -6,7 +6,7 @@ import torch.multiprocessing as mp
 
 import softhot
 from softhot.torch import linear_cross_entropy, vocab_parallel_linear_cross_entropy
-from test_torch_distributed import join, shards
+from test_torch_distributed import join
 
 N, H, K = 9, 5, 11
 RULES = (
@@ -30,6 +30,12 @@ def test_two_processes(tmp_path):
 
 def test_four_processes(tmp_path):
     mp.spawn(join, (4, str(tmp_path / "store"), shards_are_the_layer), nprocs=4)
+
+
+def shards(size):
+    """How many classes each process holds: even, uneven, and with nothing for some."""
+    even = [len(part) for part in torch.arange(K).tensor_split(size)]
+    return [even, [1] * (size - 1) + [K - size + 1], [0] * (size - 1) + [K]]
 
 
 def calls():

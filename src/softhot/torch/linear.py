@@ -53,6 +53,7 @@ def linear_cross_entropy(
     prior: Tensor | None = None,
     memory: int | None = None,
     filter: float | None = None,
+    recompute: bool = False,
 ) -> Tensor:
     r"""Cross entropy of ``hidden @ weight.T + bias`` without ever holding all of these logits.
 
@@ -79,6 +80,8 @@ def linear_cross_entropy(
             classes in which no entry of ``p - q`` exceeds it are not multiplied; the mean of each
             of their rows stands for its entries (:mod:`softhot.kernels.filtered`). The loss stays
             exact. Late in training that saves most of two of the three matrix products.
+        recompute: True leaves the gradients to the backward pass, which computes the logits once
+            more: four products, and between the passes nothing is held but the inputs.
 
     Returns:
         float32, or float64 for float64 inputs.
@@ -123,7 +126,16 @@ def linear_cross_entropy(
     rows = chunk_rows(h, len(weight), memory)
     if filter is not None:
         filter = SMALL.check("filter", filter)
-    head = Head(y, rule, reduction, {"axis": 1, "allowed": None, **options}, rows, counted, filter)
+    head = Head(
+        y,
+        rule,
+        reduction,
+        {"axis": 1, "allowed": None, **options},
+        rows,
+        counted,
+        filter,
+        recompute,
+    )
     loss = head.apply(h, weight, bias)
     return loss.reshape(labels.shape) if reduction == "none" else loss
 
@@ -137,6 +149,7 @@ class Head:
         rows: how many rows a chunk has.
         counted: which rows count; None for all.
         filter: what counts as tiny in ``p - q``, or None.
+        recompute: whether gradients wait for the backward pass.
     """
 
     labels: Tensor
@@ -146,6 +159,7 @@ class Head:
     rows: int
     counted: Tensor | None
     filter: float | None = None
+    recompute: bool = False
 
     def apply(self, hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return _Chunks.apply(hidden, weight, bias, self)
@@ -206,7 +220,8 @@ class _Chunks(torch.autograd.Function):
     ) -> Tensor:
         wanted = ctx.needs_input_grad[:3]
         # Factors that come later: by row, or those that keep float16 from underflowing.
-        ctx.late = head.reduction == "none" or hidden.dtype == torch.float16
+        half = hidden.dtype == torch.float16
+        ctx.late = head.recompute or head.reduction == "none" or half
         now = (False,) * 3 if ctx.late else wanted
         total = head.total(wide(hidden))
         value, slopes = run(head, hidden, weight, bias, now, _over(total, hidden))

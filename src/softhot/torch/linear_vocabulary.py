@@ -86,7 +86,7 @@ def vocab_parallel_linear_cross_entropy(
     h = hidden.reshape(-1, hidden.shape[-1])
     y, counted = checked(h, sum(counts), labels.reshape(-1), rule, options)
     rows = chunk_rows(h, max(counts), memory)
-    head = ShardedHead(y, rule, reduction, options, rows, counted, None, counts, group)
+    head = ShardedHead(y, rule, reduction, options, rows, counted, None, False, counts, group)
     loss = head.apply(h, weight, bias)
     return loss.reshape(labels.shape) if reduction == "none" else loss
 
