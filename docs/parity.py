@@ -285,7 +285,7 @@ def cells(result: Any, named: str) -> str:
         return " | | |"
     loss, gradient = result
     shown = "" if gradient is None else ", ".join(map(number, gradient))
-    words = named.strip("()") if named.startswith("(") else f"`{named}`"
+    words = named.strip("()") if named.startswith("(") else named
     return f" {number(loss)} | {shown} | {words} |"
 
 
@@ -322,13 +322,16 @@ def versions(packages: Iterable[str]) -> str:
 def page() -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tables = [*keras_tables(), *main_process()]
+        tables = [*main_process(), *keras_tables()]
         boosting = parity_boosting.section()
     packages = dict.fromkeys(name for table, _ in tables for name in table.packages)
     titles: dict[str, list[str]] = {}  # backends that give the same share a table
     for table, results in tables:
         titles.setdefault(section(table, results), []).append(table.title)
-    sections = [f"## {', '.join(names)}\n\n{text}" for text, names in titles.items()]
+    sections = []
+    for text, names in titles.items():
+        shared = [name.removeprefix("Keras on ") for name in names[1:]]
+        sections.append(f"## {', '.join([*names[:1], *shared])}\n\n{text}")
     head = [INTRO, versions([*packages, *parity_boosting.LIBRARIES])]
     return "\n".join([*head, *sections, boosting])
 

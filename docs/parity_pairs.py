@@ -204,7 +204,7 @@ def keras_table(backend: str, sparse_smooths: bool) -> Table:
         ("CategoricalCrossentropy", "q", ", label_smoothing=0.1", "q, Uniform(0.1)"),
         ("BinaryCrossentropy", "b", ", label_smoothing=0.1", BINARY),
     ):
-        call = f"{name}(from_logits=True{options})({labels}, z)"
+        call = f"{name}(True{options})({labels}, z)"
         known = sparse_smooths or not (labels == "y" and "smoothing" in options)
         named += "ignore_index=-100" if labels == "gone" else ""
         pairs.append(Pair(f"kl.{call}" if known else "(no such argument)", f"sk.{call}", named))
@@ -213,5 +213,8 @@ def keras_table(backend: str, sparse_smooths: bool) -> Table:
         ("CategoricalCrossentropy(True, 0.1)(one_hot, z, weights)", "y, Uniform(0.1), by=w[y] / 4"),
     ):
         pairs.append(Pair(f"kl.{call}", f"sk.{call}", named))
-    note = "`kl` is `keras.losses`, `sk` is `softhot.keras`; `weights` are `w[y]`. All in float64."
+    note = (
+        "`kl` is `keras.losses`, `sk` is `softhot.keras`, `True` is `from_logits`; "
+        "`weights` are `w[y]`. All in float64."
+    )
     return Table(f"Keras on {BACKENDS[backend]}", ("keras", backend), tuple(pairs), 1e-6, note)

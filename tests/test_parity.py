@@ -24,4 +24,4 @@ def test_the_page_is_what_its_code_gives():
     assert done.returncode == 0, done.stderr
     page = (ROOT / "docs" / "parity.md").read_text()
     assert numbers(done.stdout) == numbers(page), "python -m docs.parity"
-    assert "Keras on TensorFlow, Keras on JAX, Keras on PyTorch" in page
+    assert "## Keras on TensorFlow, JAX, PyTorch" in page
