@@ -13,25 +13,20 @@ COMMAND = (sys.executable, "-m", "softhot.cli")
 
 def rows(options: argparse.Namespace):
     """One record a thing that is waited for."""
-    yield {"until": "softhot --help", "seconds": _median(_help, options.rounds)}
-    yield {"until": "first trial", "seconds": _median(_first_trial, min(options.rounds, 3))}
+    waits = {"softhot --help": (_help, options.rounds), "first trial": (_first_trial, 3)}
+    for name, (wait, rounds) in waits.items():
+        yield {"until": name, "seconds": statistics.median(wait() for _ in range(rounds))}
 
 
-def _median(wait, rounds: int) -> float:
-    times = []
-    for _ in range(rounds):
-        began = time.perf_counter()
-        wait()
-        times.append(time.perf_counter() - began)
-    return statistics.median(times)
-
-
-def _help() -> None:
+def _help() -> float:
+    began = time.perf_counter()
     subprocess.run([*COMMAND, "--help"], check=True, capture_output=True)
+    return time.perf_counter() - began
 
 
-def _first_trial() -> None:
-    with tempfile.TemporaryDirectory() as folder:
+def _first_trial() -> float:
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         out = Path(folder) / "run"
         study = [*COMMAND, "study", "digits", "--out", str(out)]
         with subprocess.Popen(study, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
@@ -39,7 +34,9 @@ def _first_trial() -> None:
                 if run.poll() is not None:
                     raise RuntimeError("the study ended before it had a trial")
                 time.sleep(0.02)
+            waited = time.perf_counter() - began
             run.terminate()
+    return waited
 
 
 def table(records) -> str:

@@ -77,6 +77,8 @@ def is_traced(logits: Tensor, *others: Any) -> bool:
 
 def is_wrapper(tensor: Tensor) -> bool:
     """Whether it is a tensor that stands for others, such as a ``DTensor``."""
+    if type(tensor) is Tensor:
+        return False
     return type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
 
 

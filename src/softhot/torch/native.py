@@ -48,9 +48,9 @@ def evaluate(
     elif reduction == "mean":
         divisor = torch.empty((), dtype=torch.float64)
     labels, table = target.contiguous(), native.prior(loss.rule, k)
-    addresses: dict[str, Any] = {
-        key: v if type(v) is float else v.data_ptr() for key, v in given.items()
-    }
+    addresses: dict[str, Any] = given
+    if len(given) > 1 or type(given["alpha"]) is not float:
+        addresses = {k: v if type(v) is float else v.data_ptr() for k, v in given.items()}
     done = native.run(
         loss.rule,
         dtype=NAMES[logits.dtype],
