@@ -15,14 +15,21 @@ K = 100  # classes while rows grow
 SEEDS = (2, 5, 10, 20, 40)
 
 
+def arguments(parser: argparse.ArgumentParser) -> None:
+    names = ("classes", "rows", "trials")
+    parser.add_argument("--only", choices=names, action="append", help="of what grows; repeatable")
+
+
 def rows(options: argparse.Namespace):
     """One record a point: what grows, its value, and seconds by name."""
-    for k in CLASSES:
-        yield {"grows": "classes", "at": k, **losses(LOGITS // k, k, options.rounds)}
-    for n in ROWS:
-        yield {"grows": "rows", "at": n, **losses(n, K, options.rounds)}
-    for seeds in SEEDS:
-        yield {"grows": "trials", **study(seeds)}
+    points = {
+        "classes": ((k, lambda k: losses(LOGITS // k, k, options.rounds)) for k in CLASSES),
+        "rows": ((n, lambda n: losses(n, K, options.rounds)) for n in ROWS),
+        "trials": ((seeds, study) for seeds in SEEDS),
+    }
+    for name in options.only or points:
+        for at, measure in points[name]:
+            yield {"grows": name, "at": at, **measure(at)}
 
 
 def losses(n: int, k: int, rounds: int) -> dict[str, object]:
