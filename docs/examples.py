@@ -14,7 +14,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "guide" / "_results"
-NOT = ("small", "torch_vocabulary_parallel")  # no example, and one that torchrun starts
+NOT = (
+    "small",
+    "torch_vocabulary_parallel",
+)  # no example, and one that torchrun starts; study_* are models for softhot study
 NOISE = ("WARNING: All log", "I0000", "Loaded pretrained")  # of other libraries
 
 
