@@ -1,6 +1,7 @@
 """The advice: its policies one by one, and the committed measurement of what it regrets."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from softhot.calibration import (
 from softhot.core.check import InputError
 from softhot.metrics import Predictions, accuracy, nll
 
+ROOT = Path(__file__).parent.parent
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(600, 4)) * 2
 LABELS = (LOGITS + RNG.gumbel(size=LOGITS.shape)).argmax(axis=1)
@@ -120,3 +122,35 @@ def test_what_cannot_be_compared_is_refused(arms, said):
         advise(arms)
     with pytest.raises(InputError, match="goals must be"):
         advise({"none": model()}, ["beauty"])
+
+
+# --- What it regrets ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def measured():
+    return json.loads((ROOT / "docs" / "regret.json").read_text())
+
+
+def test_the_measurement_covers_enough_pairs(measured):
+    assert len(measured["pairs"]) == len(set(measured["pairs"])) >= 12
+    for row in measured["rows"]:
+        for name in ("regret", "regret_of_one_seed"):
+            assert len(row[name]) == len(measured["pairs"])
+            assert min(row[name]) >= 0
+    best = {row["policy"]: np.mean(row["regret"]) for row in measured["rows"]}
+    assert set(best) >= {"softhot's advice", "never", "always 0.1"}
+
+
+@pytest.mark.parametrize("goal", ["probabilities", "accuracy"])
+def test_the_advice_regrets_least(measured, goal):
+    """Of all policies, on the pairs that it was made on and on the others, with one seed or all."""
+    made_on = np.array([int(name[-1]) <= 5 for name in measured["pairs"]])
+    for field in ("regret", "regret_of_one_seed"):
+        for part in (made_on, ~made_on):
+            means = {
+                row["policy"]: np.array(row[field])[part].mean()
+                for row in measured["rows"]
+                if row["goal"] == goal
+            }
+            assert min(means, key=means.__getitem__) == "softhot's advice", (field, means)
