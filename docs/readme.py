@@ -19,7 +19,7 @@ def main() -> None:
     (folder,) = sys.argv[1:]
     command = ["softhot", "report", folder]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    text = "\n".join(line.rstrip() for line in printed.splitlines()).split("\nReport:")[0]
+    text = "\n".join(line.rstrip() for line in printed.splitlines()).split("\nWhat to do,")[0]
     head, *points = text.strip().split("\n• ")
     kept = [f"• {point}" for point in points if point.startswith(KEPT)]
     shown = "\n".join([head, "• ...", *kept, "• ..."])

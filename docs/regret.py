@@ -251,10 +251,11 @@ def page(content: dict) -> str:
 
     parts = [(of, field) for field in FIELDS for of in (development, ~development)]
     verdicts = [
-        f"For {goal} the advice regrets least of all, on the pairs it was developed on and on those "
-        "that confirm it, with all seeds to see and with one."
+        f"For {goal} the advice regrets least of all, on the pairs it was developed on and on "
+        "those that confirm it, with all seeds to see and with one."
         if all(rank(goal, *part) == "lowest" for part in parts)
-        else f"For {goal} the advice is {rank(goal, development)} on the pairs it was developed on and "
+        else f"For {goal} the advice is {rank(goal, development)} on the pairs it was developed on "
+        "and "
         f"{rank(goal, ~development)} on those that confirm it; with a single seed to see, "
         f"{rank(goal, development, 'regret_of_one_seed')} and "
         f"{rank(goal, ~development, 'regret_of_one_seed')}."
@@ -274,10 +275,10 @@ def page(content: dict) -> str:
 
 TEXT = """# What following the advice costs
 
-[`softhot.advice.advise`](../src/softhot/advice.py) says what to do from validation rows alone: smooth or
-not, rescale or not, by what one cares about. This page compares it with simpler habits. `python -m
-docs.regret` writes it: {pairs} pairs of a data set with a model and a split, each trained at six
-alphas with {seeds} seeds. **Regret** is how much worse a choice is on test rows than the best
+[`softhot.advice.advise`](../src/softhot/advice.py) says what to do from validation rows alone:
+smooth or not, rescale or not, by what one cares about. This page compares it with simpler habits.
+`python -m docs.regret` writes it: {pairs} pairs of a data set with a model and a split, each
+trained at six alphas with {seeds} seeds. **Regret** is how much worse a choice is on test rows than the best
 choice in hindsight, of all alphas, rescaled or not, both averaged over seeds; 0 is perfect.
 
 {verdicts}

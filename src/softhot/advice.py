@@ -187,9 +187,10 @@ def _for_accuracy(seen: Mapping[str, _Seen]) -> Advice:
     if len(seen) == 1:
         text = "Whether smoothing would change accuracy, only training can tell: softhot study."
     elif arm == first:
-        text = f"For accuracy, do not smooth: {before:.2%} on validation."
+        text = f"For accuracy, do not smooth: {100 * before:.2f} % on validation."
     else:
-        text = f"For accuracy, train with {arm}: {after:.2%} on validation, {before:.2%} without."
+        text = f"For accuracy, train with {arm}: {100 * after:.2f} % on validation, "
+        text += f"{100 * before:.2f} % without."
     action: Action = "none" if arm == first else "smooth"
     return Advice("accuracy", action, arm, None, "accuracy", after, before, text)
 

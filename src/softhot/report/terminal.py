@@ -81,7 +81,7 @@ def verdict(comparison: Comparison) -> Any:
     text.append(f"\n{comparison.verdict.headline}\n", style="bold")
     for sentence in comparison.verdict.sentences:
         text.append(f"• {sentence}\n")
-    text.append("\nThe least smoothing that validation cannot tell from the best, by goal\n")
+    text.append("\nWhat to do, by what you care about\n")
     for one in comparison.advice.values():
         text.append(f"• {one.sentence}\n")
     return Padding(text, (0, 0))
