@@ -278,8 +278,8 @@ TEXT = """# What following the advice costs
 [`softhot.advice.advise`](../src/softhot/advice.py) says what to do from validation rows alone:
 smooth or not, rescale or not, by what one cares about. This page compares it with simpler habits.
 `python -m docs.regret` writes it: {pairs} pairs of a data set with a model and a split, each
-trained at six alphas with {seeds} seeds. **Regret** is how much worse a choice is on test rows than the best
-choice in hindsight, of all alphas, rescaled or not, both averaged over seeds; 0 is perfect.
+trained at six alphas with {seeds} seeds. **Regret** is how much worse a choice is on test rows than
+the best choice in hindsight, of all alphas, rescaled or not, both averaged over seeds: 0 is best.
 
 {verdicts}
 
