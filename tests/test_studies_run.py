@@ -271,7 +271,7 @@ def test_damage_is_named_and_trained_again(tmp_path):
 def test_other_versions_are_named(tmp_path, monkeypatch):
     run(TINY, tmp_path / "run", jobs=1)
     now = {**running.versions(), "torch": "9.9"}
-    monkeypatch.setattr(running, "versions", lambda: now)
+    monkeypatch.setattr(running, "versions", lambda *_: now)
     with pytest.warns(
         SofthotWarning, match=r"trained with torch 2.*, now there is torch 9.9\. For"
     ):
