@@ -237,19 +237,27 @@ def _spec(source: str, **options: Any) -> StudySpec:
 def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
     """Compare what is finished, write the page, and print the tables and the verdict."""
     from softhot.report import render, write
+    from softhot.report.alerts import reused
     from softhot.report.command import study_command
     from softhot.studies import compare
     from softhot.studies.run import data
 
     records, spec = store.records(), store.spec
     comparison: Comparison = compare(records, spec, select)
-    _, split = data(spec)
+    dataset, split = data(spec)
+    tested = dataset.take(split.test)
+    # A model of the user's own may have been scored on rows of its own.
+    known = tested.labels.tolist() == records[0].test.labels.tolist()
     html = render(
         comparison,
         records,
         command=study_command(spec, select),
         versions=versions(),
         split_digest=split.digest,
+        inputs=tested.features if known else None,
+        class_names=dataset.class_names if known else None,
+        failed=len(store.failures),
+        reused=reused(store.folder, spec),
     )
     write(page, html)
     if as_json:
