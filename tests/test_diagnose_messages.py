@@ -71,6 +71,11 @@ MORE = {
     "one-sided targets of one label": (np.array([0.9, 0.0, 0.0]), {"labels": [1, 0, 0]}),
     "a function of labels and K": (lambda y, k: np.eye(k)[y] * 0.9 + 0.1 / k, {}),
     "a function of classes by frequency": (lambda y: smooth(PRIOR, y), {"num_classes": 4}),
+    "ids as numbers, K from the batch": (lambda y: 0.9 * y + 0.1 / len(np.unique(y)), {}),
+    "a function of any argument": (
+        lambda y: 0.9 * y + 0.01,
+        {"make": lambda e: lambda y: (1 - e) * y + e / 10, "takes": "one_hot"},
+    ),
     "a function of padding": (lambda y: targets_of("skip_pad", 0.1, 10, y), {}),
     "a loss of classes by frequency": (loss(PRIOR), {"num_classes": 4}),
     "a loss with a weight a class": (loss(PERCLASS), {"num_classes": 4}),
