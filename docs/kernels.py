@@ -44,7 +44,7 @@ def measured() -> str:
         lines.append(
             f"| {' × '.join(map(str, shape))} | **{times['softhot']:.2f}×** | "
             f"{times['products']:.2f}× | {row['times_products']['softhot']:.2f} | "
-            f"{row['times_torch_chunked']:.1f}× | {memory} | "
+            f"{row['times_torch_chunked'] or float('nan'):.1f}× | {memory} | "
             f"{error['softhot']:.0e} ({error['torch']:.0e}) |"
         )
     lines.append(
