@@ -10,6 +10,10 @@ from backends import BACKENDS, DOUBLE
 # What a crash loses is counted in trials: they train one by one unless a test says otherwise.
 os.environ.setdefault("SOFTHOT_REPLICAS", "1")
 
+# They choose Triton's interpreter when imported, for a process of their own; this one would import
+# them to look for doctests.
+collect_ignore = ["interpreter.py", "triton_checks.py"]
+
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
 settings.register_profile(
     "fuzz", max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck)

@@ -415,7 +415,7 @@ NAN = math.nan
         ([[True, False]], [0], ["real numbers", "bool"]),
         ([[1j, 0]], [0], ["real numbers", "complex"]),
         (np.ma.masked_less([[-1.0, 1.0]], 0), [0], ["logits", "masked entries"]),
-        ([[None, 1]], [0], ["array of numbers", "object"]),
+        ([[None, 1]], [0], ["array of numbers", "[[None, 1]]"]),
         (GOOD, [0, 2], ["labels[1]", "[0, 1]", "got 2"]),
         (GOOD, [0, -1], ["labels[1]", "got -1"]),
         (GOOD, [-100, 0], ["labels[0]", "-100", "ignore"]),
