@@ -98,4 +98,4 @@ class NativeKernel(BuildHookInterface):
 
 
 if __name__ == "__main__":
-    sys.exit(build())
+    sys.exit(build() or 0)
