@@ -10,9 +10,9 @@ from backends import BACKENDS, DOUBLE
 # What a crash loses is counted in trials: they train one by one unless a test says otherwise.
 os.environ.setdefault("SOFTHOT_REPLICAS", "1")
 
-# They choose Triton's interpreter when imported, for a process of their own; this one would import
-# them to look for doctests.
-collect_ignore = ["interpreter.py", "triton_checks.py"]
+# Not to be imported in search of doctests: the first two choose Triton's interpreter, for a process
+# of their own; the third needs mutmut, which `make mutation` installs.
+collect_ignore = ["interpreter.py", "triton_checks.py", "mutation.py"]
 
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True)
 settings.register_profile(

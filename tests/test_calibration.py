@@ -110,7 +110,9 @@ def test_slopes_that_fall_exponentially_take_few_steps(monkeypatch):
     """In 1/T each gap has a scale of its own, where unguarded Newton steps all have one length."""
     calls = []
     slope = temperature._slope
-    monkeypatch.setattr(temperature, "_slope", lambda p, b: calls.append(b) or slope(p, b))
+    monkeypatch.setattr(
+        temperature, "_slope", lambda p, b, *rest: calls.append(b) or slope(p, b, *rest)
+    )
     gaps = np.array([3.0, 10, 30, 100, 300, 900])
     p = Predictions.from_logits([*([g, 0.0] for g in gaps), [1e-14, 0.0]], [0] * 6 + [1])
     b = 1 / fit_temperature(p)

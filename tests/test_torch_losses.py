@@ -197,8 +197,9 @@ def test_shapes_and_strides():
 
 
 def test_class_ids_of_every_integer_dtype():
-    z = torch.randn(4, 5)
+    z = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
     expected = cross_entropy(z, torch.tensor([0, 1, 2, 4]), label_smoothing=0.1)
     for dtype in (torch.int8, torch.int16, torch.int32, torch.uint8):
         labels = torch.tensor([0, 1, 2, 4], dtype=dtype)
-        assert cross_entropy(z, labels, label_smoothing=0.1) == expected
+        # Only int64 takes the native kernel, so a last digit may differ.
+        torch.testing.assert_close(cross_entropy(z, labels, label_smoothing=0.1), expected)

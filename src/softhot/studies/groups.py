@@ -22,14 +22,16 @@ ARMS = 64
 VARIABLE = "SOFTHOT_REPLICAS"  # another number; 1 trains one by one
 
 
-def together(trials: Sequence[TrialSpec]) -> tuple[Group, ...]:
+def together(trials: Sequence[TrialSpec], most: int | None = None) -> tuple[Group, ...]:
     """The trials of a study as groups, in the order in which they come first.
 
+    At most ``most`` of them, by default :func:`replicas`, train together.
+
     >>> from softhot.studies import StudySpec
-    >>> [len(group) for group in together(StudySpec(seeds=10).trials())]
+    >>> [len(group) for group in together(StudySpec(seeds=10).trials(), most=30)]
     [30, 30]
     """
-    most = replicas()
+    most = replicas() if most is None else most
     if most == 1:
         return tuple((trial,) for trial in trials)
     families: dict[tuple[object, ...], list[TrialSpec]] = {}
