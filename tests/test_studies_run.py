@@ -24,7 +24,8 @@ STUDY = StudySpec(dataset="wine", alphas=(0.1, 0.3), seeds=6, hidden=(8,), epoch
 TRIALS = len(STUDY.trials())
 
 CHILD = """
-import dataclasses, os, sys, time
+import dataclasses, os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
 sys.path.insert(0, sys.argv[1])
 import torch
 from test_studies_run import STUDY
