@@ -50,7 +50,7 @@ class Status:
             "failed": [{"trial": name(f.trial), "error": f.reason} for f in self.failed],
             "damaged": [damage._asdict() for damage in self.damaged],
             "best": None if self.best is None else self.best._asdict(),
-            "seconds_left": None if math.isnan(self.seconds_left) else round(self.seconds_left, 1),
+            "seconds_left": None if math.isnan(self.seconds_left) else round(self.seconds_left, 3),
         }
 
 
