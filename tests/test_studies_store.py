@@ -232,7 +232,7 @@ def vouch_for(store, data):
         {"test_labels": np.full(78, 3)},
         {"test_labels": np.full(78, -1)},
         {"test_labels": np.zeros(78)},
-        {"test_labels": np.array([print] * 78, object)},  # a pickle
+        {"test_labels": np.array([len] * 78, object)},  # a pickle
     ],
     ids=str,
 )
