@@ -91,11 +91,15 @@ def start(tmp_path):
 
     yield starting
     for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)
+        kill_with_workers(child)
         child.wait()
         child.stdout.close()
         child.stderr.close()
+
+
+def kill_with_workers(child):
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
 
 
 def wait_for(child, trials):
@@ -107,9 +111,9 @@ def wait_for(child, trials):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_and_continued_is_as_if_never_killed(undisturbed, start, tmp_path, jobs):
-    folder, before = tmp_path / "run", {}
+    folder, before, children = tmp_path / "run", {}, []
     for trials in (1, 4):
-        child = start(jobs)
+        children.append(child := start(jobs))
         wait_for(child, trials)
         child.kill()
         child.wait()
@@ -117,6 +121,8 @@ def test_killed_and_continued_is_as_if_never_killed(undisturbed, start, tmp_path
         assert before.items() <= after.items()  # neither lost nor written again
         assert len(after) >= 2 * trials
         before = after
+    for child in children:
+        kill_with_workers(child)  # one that still writes would be seen doing so
     store = run(STUDY, folder, jobs=1)
     assert before.items() <= contents(folder).items()
     assert written(store) == written(undisturbed)
