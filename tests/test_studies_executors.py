@@ -34,7 +34,8 @@ def one_killed(folder):
     def watch():
         while not killed and not over.is_set():
             for claim in claiming.running(folder):
-                if claim.process != os.getpid():
+                log = folder / "logs" / f"{claim.key}.log"
+                if claim.process != os.getpid() and log.exists() and log.read_text():
                     os.kill(claim.process, signal.SIGKILL)
                     killed.append(claim)
                     return
