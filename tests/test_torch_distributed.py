@@ -42,7 +42,7 @@ def join(rank, size, store, *works):
         init_method=f"file://{store}",
         rank=rank,
         world_size=size,
-        timeout=datetime.timedelta(seconds=60),
+        timeout=datetime.timedelta(minutes=5),
     )
     try:
         for work in works:
