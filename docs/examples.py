@@ -14,10 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs" / "guide" / "_results"
-NOT = (
-    "small",
-    "torch_vocabulary_parallel",
-)  # no example, and one that torchrun starts; study_* are models for softhot study
+NOT = ("small", "torch_vocabulary_parallel")  # no example, and one that torchrun starts
 NOISE = ("WARNING: All log", "I0000", "Loaded pretrained")  # of other libraries
 
 
@@ -36,10 +33,7 @@ def main() -> None:
     environment = {"KERAS_BACKEND": "torch", **os.environ, "MATPLOTLIBRC": str(style)}
     environment |= {"MPLBACKEND": "svg", "SOURCE_DATE_EPOCH": "0", "TF_CPP_MIN_LOG_LEVEL": "3"}
     for script in scripts or sorted((ROOT / "examples").glob("*.py")):
-        if (
-            script.stem in ("small", "torch_vocabulary_parallel")
-            or "def main" not in script.read_text()
-        ):
+        if script.stem in NOT or "def main" not in script.read_text():  # models for softhot study
             continue
         figure = RESULTS / f"{script.stem}.svg"
         draws = "def draw" in script.read_text()

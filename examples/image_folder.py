@@ -68,19 +68,26 @@ def main(folder=None, backbone=efficientnet_lite0, each=60, epochs=60):
     data = load(folder, image_size=SIDE)
     pixels = torch.from_numpy(np.asarray(data.features)).float()
     pixels = interpolate(pixels.expand(-1, 3, -1, -1), size=(SIDE, SIDE))
-    x, y = backbone(pixels), torch.from_numpy(data.labels)
+    y, classes = torch.from_numpy(data.labels), len(data.class_names)
     third = len(data) // 3
     rows = split(data, len(data) - third - 5, 5, third, seed=0)
-    x = (x - x[rows.train].mean(0)) / x[rows.train].std()
-    print(f"{len(data)} images of {len(data.class_names)} classes, {x.shape[1]} features")
+    found = {"right": backbone(pixels), "0 to 1": backbone(pixels / 255)}  # it wants 0 to 255
+    print(f"{len(data)} images of {classes} classes, {found['right'].shape[1]} features")
     report = {}
-    for name, alpha in (("hard labels", 0.0), ("smoothed, 0.1", 0.1)):
+    for name, features, alpha, passes in (
+        ("never trained", "right", 0.0, 0),  # the first mistake
+        ("pixels in 0 to 1", "0 to 1", 0.0, epochs),  # the second: not the backbone's own scale
+        ("hard labels", "right", 0.0, epochs),
+        ("smoothed, 0.1", "right", 0.1, epochs),
+    ):
+        x = found[features]
+        x = (x - x[rows.train].mean(0)) / x[rows.train].std()
         torch.manual_seed(0)
-        head = nn.Linear(x.shape[1], len(data.class_names))  # starts from the same weights
-        fit(head, CrossEntropyLoss(label_smoothing=alpha), (x[rows.train], y[rows.train]), epochs)
+        head = nn.Linear(x.shape[1], classes)  # starts from the same weights
+        fit(head, CrossEntropyLoss(label_smoothing=alpha), (x[rows.train], y[rows.train]), passes)
         report[name] = said = predict(head, (x[rows.test], y[rows.test]))
         print(
-            f"{name:14s} accuracy {accuracy(said):.3f}   NLL {nll(said):.3f}   "
+            f"{name:17s} accuracy {accuracy(said):.3f}   NLL {nll(said):.3f}   "
             f"confidence {confidence(said):.3f}"
         )
     return report

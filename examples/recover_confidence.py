@@ -17,12 +17,15 @@ def main(epochs=100):
     model = fit(network(), CrossEntropyLoss(label_smoothing=ALPHA), data.train, epochs)
     valid, test = predict(model, data.valid), predict(model, data.test)
     inverse = Desmoothing(ALPHA)
+    scale = Temperature.fit(valid)
     report = {
         "as trained": test,
+        "T of 1 or more": Temperature(max(1.0, scale.temperature)).apply(test),  # the mistake
         "de-smoothed": inverse.apply(test),
-        "temperature": Temperature.fit(valid).apply(test),
+        "temperature": scale.apply(test),
         "both": Temperature.fit(inverse.apply(valid)).apply(inverse.apply(test)),
     }
+    print(f"the temperature fitted on validation: {scale.temperature:.2f}")
     hard = predict(fit(network(), CrossEntropyLoss(), data.train, epochs), data.test)
     for name, said in {**report, "never smoothed": hard}.items():
         print(

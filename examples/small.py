@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -61,15 +60,6 @@ def predict(model: nn.Module, rows: tuple[Tensor, Tensor]) -> Predictions:
     """What the model says of these rows, beside what they are."""
     with torch.no_grad():
         return Predictions.from_logits(model(rows[0]), rows[1])
-
-
-def mean_interval(differences: Any) -> tuple[float, float, float]:
-    """Mean over seeds and its 95 % interval by Student's t."""
-    from scipy.stats import t
-
-    values = np.asarray(differences, dtype=float)
-    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return values.mean(), values.mean() - half, values.mean() + half
 
 
 def run(main: Callable[[], Any], draw: Callable[[Any], Any] | None = None) -> None:

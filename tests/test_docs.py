@@ -1,5 +1,6 @@
 """The documentation is true and whole: it builds without a warning, and its code runs."""
 
+import ast
 import inspect
 import json
 import os
@@ -52,10 +53,64 @@ def test_every_public_name_and_command_is_documented(site):
     modules = {p.stem for p in Path(softhot.__file__).parent.iterdir() if p.stem[0] != "_"}
     for module in modules - {"core", "cli", "py"}:
         assert f"softhot.{module}" in known, module
+        for name in public(module):
+            assert f"softhot.{module}.{name}" in known, f"{module}.{name}"
     assert {"softhot.torch.CrossEntropyLoss", "softhot.metrics.ece"} <= known
     commands = (site / "reference" / "commands.html").read_text()
     for command in cli.app:
         assert command[0] == "-" or f"softhot {command}" in commands, command
+
+
+def public(module):
+    """What a module offers, read and not imported: its ``__all__``, or what it defines."""
+    path = Path(softhot.__file__).parent / module
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    nodes = ast.parse(path.read_text()).body
+    for node in nodes:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return ast.literal_eval(node.value)
+    defined = [node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return [name for name in defined if name[0] != "_"]
+
+
+def commands():
+    """Every command that a page or the README shows, in a block or within a line."""
+    for path in [ROOT / "README.md", *DOCS.glob("*.md"), *(DOCS / "guide").glob("*.md")]:
+        text = path.read_text()
+        blocks = re.findall(r"^```sh\n(.*?)^```", text, re.S | re.M)
+        lines = [line.partition(" #")[0].strip() for block in blocks for line in block.splitlines()]
+        for command in [*lines, *re.findall(r"`((?:softhot|make|python) [^`]+)`", text)]:
+            if command and "..." not in command:
+                yield path.name, command
+
+
+def test_every_command_on_a_page_is_one():
+    seen = {}
+    for page, command in commands():
+        first, *rest = command.split(" && ")[0].split()
+        seen[first] = seen.get(first, 0) + 1
+        if first == "softhot":
+            cli.app.parse_args(rest, exit_on_error=False, print_error=False)
+        elif first == "make":
+            assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.M), (page, rest)
+        elif first == "python" and rest[0] == "-m":
+            tree = ROOT / rest[1].replace(".", "/")
+            assert tree.is_dir() or tree.with_suffix(".py").exists(), (page, command)
+        elif first == "python":
+            assert (ROOT / rest[0]).exists(), (page, command)
+    assert min(seen.get(name, 0) for name in ("softhot", "make", "python")) > 3, seen
+
+
+def test_the_first_table_says_what_was_measured():
+    """The page people link quotes two lines of an example's output."""
+    printed = (DOCS / "guide" / "_results" / "fashion_mnist.txt").read_text()
+    measured = re.findall(r"^alpha .*accuracy ([\d.]+),.*confidence ([\d.]+)$", printed, re.M)
+    page = (DOCS / "what-it-does.md").read_text()
+    for row, values in zip(
+        ("test accuracy", "confidence"), zip(*measured, strict=True), strict=True
+    ):
+        (line,) = (line for line in page.splitlines() if "measured" in line and row in line)
+        assert re.findall(r"([\d.]+) %", line) == [f"{100 * float(v):.1f}" for v in values]
 
 
 def test_nothing_is_loaded_from_elsewhere(site):

@@ -11,10 +11,12 @@ from docs import claims as page
 from torch import nn
 
 from softhot import InputError, cli
+from softhot.datasets import Split
 from softhot.reproduce import CLAIMS, SETTINGS, Reproduction, reproduce, summarize, word
 from softhot.reproduce.claims import ALPHAS, Experiment
-from softhot.reproduce.networks import batches, distil, problem, train
+from softhot.reproduce.networks import distil, problem, train, trials
 from softhot.reproduce.results import finding
+from softhot.studies.train import batches
 
 SMALL = dataclasses.replace(SETTINGS["digits"], train=100, epochs=4, hidden=(16, 8), student=(8,))
 
@@ -41,41 +43,46 @@ def alone(data, loss, hidden, seed, rows):
         layers += [nn.Linear(width, following), nn.ReLU()]
     model = nn.Sequential(*layers[:-1])
     optimizer = torch.optim.Adam(model.parameters(), lr=SMALL.learning_rate)
-    x = data.x[data.train]
-    for _, steps in batches(len(x), SMALL.batch_size, seed + 1, SMALL.epochs):
-        optimizer.zero_grad()
-        loss(model(x[steps[seed]]), steps[seed]).backward()
-        optimizer.step()
+    x = data.x[data.split.train]
+    trial = trials(SMALL, seed + 1, (0.1,), hidden)[-1]
+    assert trial.seed == seed
+    for steps in batches(trial, len(x)):
+        for at in map(torch.from_numpy, steps):
+            optimizer.zero_grad()
+            loss(model(x[at]), at).backward()
+            optimizer.step()
     with torch.no_grad():
         return model(data.x[rows]).numpy()
 
 
 def test_networks_trained_together_are_those_trained_alone(data):
-    together = train(data, SMALL, 2, (0.0, 0.2)).logits(data.x[data.test])
-    y = data.y[data.train]
+    together = train(data, SMALL, 2, (0.0, 0.2)).said(data.split.test)
+    y = data.y[data.split.train]
     for arm, alpha in enumerate((0.0, 0.2)):
         criterion = nn.CrossEntropyLoss(label_smoothing=alpha)
         for seed in range(2):
-            one = alone(data, lambda z, at, c=criterion: c(z, y[at]), (16, 8), seed, data.test)
+            one = alone(
+                data, lambda z, at, c=criterion: c(z, y[at]), (16, 8), seed, data.split.test
+            )
             np.testing.assert_allclose(together[arm, seed], one, rtol=1e-3, atol=1e-4)
 
 
 def test_students_trained_together_are_those_trained_alone(data):
-    teachers = train(data, SMALL, 2, (0.0, 0.2)).logits(data.x[data.train])
-    together = distil(data, SMALL, teachers, (1.0, 4.0)).logits(data.x[data.test])
+    teachers = train(data, SMALL, 2, (0.0, 0.2)).said(data.split.train)
+    together = distil(data, SMALL, teachers, (1.0, 4.0)).said(data.split.test)
     told = torch.from_numpy(teachers)[1, 1]  # the second teacher, of seed 1
 
     def loss(z, at, T=4.0):
         divergence = nn.KLDivLoss(reduction="batchmean")  # torch's; off by what has no gradient
         return T**2 * divergence((z / T).log_softmax(1), (told[at] / T).softmax(1))
 
-    one = alone(data, loss, (8,), 1, data.test)
+    one = alone(data, loss, (8,), 1, data.split.test)
     np.testing.assert_allclose(together[3, 1], one, rtol=1e-3, atol=1e-4)
 
 
 def test_arms_of_a_seed_start_alike_and_seeds_do_not(data):
     idle = dataclasses.replace(SMALL, learning_rate=1e-30, epochs=1)
-    z = train(data, idle, 2, (0.0, 0.2)).logits(data.x[data.test])
+    z = train(data, idle, 2, (0.0, 0.2)).said(data.split.test)
     assert (z[0] == z[1]).all()
     assert (z[:, 0] != z[:, 1]).any()
 
@@ -116,9 +123,10 @@ def known(logits):
     n = logits.shape[2]
     everything = np.arange(n)
     run.kept["problem"] = dataclasses.replace(
-        problem(SMALL), y=torch.zeros(n, dtype=torch.long),
-        train=everything, validation=everything, test=everything,
-    )  # fmt: skip
+        problem(SMALL),
+        y=torch.zeros(n, dtype=torch.long),
+        split=Split(everything, everything, everything),
+    )
     for part in ("train", "validation", "test"):
         run.kept[f"logits {part}"] = logits
     return run
@@ -163,8 +171,9 @@ def test_the_committed_findings_are_what_the_page_says():
         for one in found.of(claim):
             assert one.word == word(one.low, one.high, claim.direction)
             assert one.estimate == pytest.approx(np.mean(one.values), abs=2e-6)
-    assert {s.dataset: s for s in found.settings} == SETTINGS
+    assert {s.name: s for s in found.settings} == SETTINGS
     assert page.PAGE.read_text() == page.page(found)
+    assert page.PAPERS.read_text() == page.MARKS.sub(page.papers(found), page.PAPERS.read_text())
     assert page.FIGURE.exists()
 
 

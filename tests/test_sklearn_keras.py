@@ -21,6 +21,7 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import softhot
+from shown import check_shown
 from softhot import InputError
 from softhot.sklearn_keras import KerasClassifier
 
@@ -190,7 +191,8 @@ def test_bad_arguments(options, text):
         model().set_params(**options).fit(*digits(100))
 
 
-def test_example():
+def test_example(capsys):
     path = Path(__file__).parent.parent / "examples" / "sklearn_keras_grid.py"
     search = runpy.run_path(str(path))["main"](epochs=1)
     assert len(search.cv_results_["params"]) == 3
+    check_shown("sklearn_keras_grid", capsys.readouterr().out)

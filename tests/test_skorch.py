@@ -15,6 +15,7 @@ from skorch import NeuralNetBinaryClassifier, NeuralNetClassifier
 from skorch.dataset import ValidSplit
 
 import softhot
+from shown import check_shown
 from softhot.torch import BCEWithLogitsLoss, CrossEntropyLoss
 
 
@@ -111,7 +112,8 @@ def test_two_classes_and_one_logit():
     assert fitted.history[-1, "train_loss"] > hard  # smoothed while it trains
 
 
-def test_example():
+def test_example(capsys):
     path = Path(__file__).parent.parent / "examples" / "skorch_digits.py"
     search = runpy.run_path(str(path))["main"](epochs=1)
     assert len(search.cv_results_["params"]) == 4
+    check_shown("skorch_digits", capsys.readouterr().out)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import softhot
+from shown import RESULTS, check_shown
 from softhot import InputError, SofthotWarning
 from softhot.kernels import Choice, choose
 from softhot.torch import BCEWithLogitsLoss, CrossEntropyLoss, cross_entropy
@@ -285,4 +286,7 @@ def test_on_real_data_the_plain_losses_give_torch_s_curve():
 def test_examples_run(name, capsys, monkeypatch):
     monkeypatch.setattr(sys, "argv", [name])
     runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
-    assert "accuracy" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "accuracy" in printed
+    if (RESULTS / f"{name}.txt").exists():
+        check_shown(name, printed, whole=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def claims_table(found: Reproduction) -> Table:
-    """A line for each condition of each claim: estimate, interval, word."""
+    """Each claim with what it expects; below it a line for each condition."""
     from softhot.reproduce import CLAIMS
 
     table = Table(
@@ -23,17 +23,19 @@ def claims_table(found: Reproduction) -> Table:
         box=None,
         pad_edge=False,
     )
-    for header in ("claim", "where", "should be", "estimate", "95 % interval", "word"):
-        right = header in ("estimate", "95 % interval")
-        table.add_column(header, justify="right" if right else "left", no_wrap=right)
+    table.add_column("")
+    table.add_column("estimate", justify="right", no_wrap=True)
+    table.add_column("95 % interval", justify="right", no_wrap=True)
+    table.add_column("", no_wrap=True)
     for claim in CLAIMS:
-        title = f"{claim.number} {claim.title}"
-        for one in found.of(claim):
-            should = ("above 0" if claim.direction > 0 else "below 0") + f", {claim.unit}"
-            where = f"{one.dataset}, {one.condition}"
+        if of := found.of(claim):
+            side = "above" if claim.direction > 0 else "below"
+            head = f"{claim.number} {claim.title}: {side} 0, in {claim.unit}"
+            table.add_row(head, style="bold")
+        for one in of:
             interval = f"{one.low:+.3f} to {one.high:+.3f}"
-            table.add_row(title, where, should, f"{one.estimate:+.3f}", interval, one.word)
-            title = ""
+            where = f"  {one.dataset}, {one.condition}"
+            table.add_row(where, f"{one.estimate:+.3f}", interval, one.word)
     return table
 
 

@@ -80,12 +80,12 @@ class Experiment:
 
     def logits(self, part: str) -> np.ndarray:
         """(A, S, N, K) of :attr:`plain` on "train", "validation" or "test"."""
-        rows = getattr(self.problem, part)
-        return self.once(f"logits {part}", lambda: self.plain.logits(self.problem.x[rows]))
+        rows = getattr(self.problem.split, part)
+        return self.once(f"logits {part}", lambda: self.plain.said(rows))
 
     def said(self, alpha: float, part: str = "test") -> list[Predictions]:
         """What the networks of an arm say, seed by seed."""
-        labels = self.problem.y[getattr(self.problem, part)]
+        labels = self.problem.y[getattr(self.problem.split, part)]
         arm = self.logits(part)[ALPHAS.index(alpha)]
         make = [Predictions.from_logits(z, labels) for z in arm]
         return self.once(f"said {alpha} {part}", lambda: make)
@@ -178,7 +178,7 @@ def selective(run: Experiment) -> Values:
 
 def clusters(run: Experiment) -> Values:
     """Log of within over between variance of training logits, smoothed minus plain."""
-    labels = run.problem.y[run.problem.train].numpy()
+    labels = run.problem.y[run.problem.split.train].numpy()
     centred = run.logits("train") - run.logits("train").mean(axis=-1, keepdims=True)
     spread = np.array([[np.log(within_over_between(z, labels)) for z in arm] for arm in centred])
     return {f"alpha {a}": spread[ALPHAS.index(a)] - spread[0] for a in (0.1, 0.2)}
@@ -198,11 +198,11 @@ def distillation(run: Experiment) -> Values:
     students = distil(problem, run.setting, told, TEMPERATURES, ticks)
 
     def right(rows: np.ndarray) -> np.ndarray:
-        z = students.logits(problem.x[rows])
+        z = students.said(rows)
         hit = (z.argmax(-1) == problem.y[rows].numpy()).mean(axis=-1)
         return hit.reshape(2, len(TEMPERATURES), run.seeds)
 
-    valid, test = right(problem.validation), right(problem.test)
+    valid, test = right(problem.split.validation), right(problem.split.test)
     best = valid.argmax(axis=1)
     chosen = np.take_along_axis(test, best[:, None], axis=1)[:, 0]
     found = {"alpha 0.1, best T of each": 100 * (chosen[1] - chosen[0])}
@@ -216,18 +216,18 @@ def noisy_labels(run: Experiment) -> Values:
 
     After the last epoch, and at the epoch that is best on validation rows with wrong labels too.
     """
-    problem = run.problem
-    rows = np.concatenate([problem.train, problem.validation])
+    problem, parts = run.problem, run.problem.split
+    rows = np.concatenate([parts.train, parts.validation])
     labels = corrupt_labels(problem.y[rows].numpy(), problem.classes, NOISE, seed=0)
-    noisy, judged = labels[: len(problem.train)], labels[len(problem.train) :]
-    truth = problem.y[problem.test].numpy()
+    noisy, judged = labels[: len(parts.train)], labels[len(parts.train) :]
+    truth = problem.y[parts.test].numpy()
     history: list[tuple[np.ndarray, np.ndarray]] = []
 
     def look(epoch: int, networks: Any) -> None:
         if epoch % max(run.setting.epochs // 20, 1) and epoch != run.setting.epochs:
             return
-        valid = networks.logits(problem.x[problem.validation]).argmax(-1) == judged
-        test = networks.logits(problem.x[problem.test]).argmax(-1) == truth
+        valid = networks.said(parts.validation).argmax(-1) == judged
+        test = networks.said(parts.test).argmax(-1) == truth
         history.append((valid.mean(-1), test.mean(-1)))
 
     import torch

@@ -14,9 +14,9 @@ import numpy as np
 from softhot.core.check import InputError, Interval, OneOf
 from softhot.reproduce.claims import CLAIMS, Claim, Experiment
 from softhot.reproduce.settings import SETTINGS, Setting
+from softhot.studies.compare import Estimate
 
 SEEDS = Interval(3, 1000, integer=True)
-LEVEL = 0.95
 FORMAT = 1
 REPRODUCED, NULL, REVERSED = "reproduced", "not detectable", "reversed"
 
@@ -27,7 +27,7 @@ class Finding:
 
     Attributes:
         claim: its number.
-        dataset, condition: where.
+        dataset, condition: where; the name of a setting, and what else differs.
         estimate, low, high: mean over seeds of the paired differences, and its 95 % interval.
         word: "reproduced" if the interval lies on the claim's side of 0, "reversed" if on the
             other, "not detectable" if it holds 0.
@@ -57,12 +57,10 @@ def word(low: float, high: float, direction: int) -> str:
 
 def finding(claim: Claim, dataset: str, condition: str, values: np.ndarray) -> Finding:
     """A finding from one value a seed; the interval is Student's."""
-    from scipy.stats import t
-
-    n = len(values)
-    mean = float(values.mean())
-    half = float(t.ppf((1 + LEVEL) / 2, n - 1) * values.std(ddof=1) / n**0.5)
-    low, high = mean - half, mean + half
+    found = Estimate.of(values)
+    assert found.low is not None  # three seeds or more
+    assert found.high is not None
+    mean, low, high = found.mean, found.low, found.high
     said = word(low, high, claim.direction)
     kept = tuple(round(float(value), 6) for value in values)
     mean, low, high = (round(x, 6) for x in (mean, low, high))
@@ -84,7 +82,7 @@ class Reproduction:
     @property
     def command(self) -> str:
         """The command that makes it again."""
-        names = ",".join(setting.dataset for setting in self.settings)
+        names = ",".join(setting.name for setting in self.settings)
         return f"softhot reproduce --datasets {names} --seeds {self.seeds}"
 
     def has(self, claim: Claim, dataset: str) -> bool:
@@ -184,12 +182,12 @@ def reproduce(
     if out is not None and out.exists():
         done = _continued(Reproduction.read(out), done, out)
     for setting in settings:
-        run = Experiment(setting, seeds, _named(tick, setting.dataset))
+        run = Experiment(setting, seeds, _named(tick, setting.name))
         for claim in map(known.__getitem__, wanted):
-            if done.has(claim, setting.dataset):
+            if done.has(claim, setting.name):
                 continue
             values = claim.measure(run)
-            found = tuple(finding(claim, setting.dataset, c, v) for c, v in values.items())
+            found = tuple(finding(claim, setting.name, c, v) for c, v in values.items())
             order = sorted((*done.findings, *found), key=lambda f: (f.claim, f.dataset))
             done = replace(done, findings=tuple(order))
             if out is not None:
@@ -207,12 +205,12 @@ def _continued(old: Reproduction, new: Reproduction, path: Path) -> Reproduction
     if old.versions != new.versions:
         made, here = (", ".join(map(" ".join, one.versions)) for one in (old, new))
         raise InputError("out", f"a file made with {here}", f"{path}, made with {made}", hint)
-    mine = {setting.dataset: setting for setting in old.settings}
+    mine = {setting.name: setting for setting in old.settings}
     for setting in new.settings:
-        if old.seeds != new.seeds or mine.get(setting.dataset, setting) != setting:
+        if old.seeds != new.seeds or mine.get(setting.name, setting) != setting:
             found = f"{path}, made with {old.command}"
             raise InputError("out", "a file of the same seeds and settings", found, hint)
-        mine[setting.dataset] = setting
+        mine[setting.name] = setting
     return replace(old, settings=tuple(mine.values()))
 
 

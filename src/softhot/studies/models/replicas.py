@@ -11,7 +11,7 @@ training amplifies. The gradient of the loss is softhot's; from there back it is
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -114,6 +114,11 @@ class Program:
 
     def fit(self) -> None:
         """Train every replica."""
+        for _ in self.passes():
+            pass
+
+    def passes(self) -> Iterator[int]:
+        """Train every replica; after each pass over the rows, how many passes are over."""
         trial = self.trial
         optimizer = torch.optim.AdamW(
             [self.weights], lr=trial.learning_rate, weight_decay=0.0, fused=True
@@ -121,7 +126,7 @@ class Program:
         self.weights.grad = self.slopes
         kept = Kept(self) if trial.early_stopping else None
         orders = [batches(first, len(self.x)) for first in self.firsts.values()]
-        for steps in zip(*orders, strict=True):
+        for epoch, steps in enumerate(zip(*orders, strict=True), start=1):
             for rows in zip(*steps, strict=True):
                 self.step(torch.from_numpy(np.stack(rows)))
                 if self.decay is not None:
@@ -129,6 +134,7 @@ class Program:
                     for i in range(len(self.views)):
                         self.by_arm(i).mul_(factor)
                 optimizer.step()
+            yield epoch
             if kept is not None and kept.over():
                 break
         if kept is not None:
