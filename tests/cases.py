@@ -35,6 +35,7 @@ from softhot import (
     Similarity,
     Teacher,
     Uniform,
+    ZLoss,
 )
 
 ROWS = np.random.default_rng(7).dirichlet(np.ones(K), size=K)  # a mean prediction a class
@@ -77,6 +78,10 @@ def entropy(p, m):
 
 def too_wide(z, margin):
     return sum(max(0, max(z) - x - margin) for x in z)
+
+
+def lse(z, m):
+    return m.log(sum(m.exp(x) for x in z))
 
 
 def tenth(y):
@@ -235,6 +240,7 @@ CASES = (
     Case(
         "margin", Margin(0.125, 3.0), 0, flat, HARD_ROW, penalty=lambda z, p, m: too_wide(z, 3) / 8
     ),
+    Case("z-loss", ZLoss(0.125), 0, flat, HARD_ROW, penalty=lambda z, p, m: lse(z, m) ** 2 / 8),
     Case(
         "uniform and penalties",
         Uniform(0.1) + MaxSup(0.125) + Margin(0.125, 3.0) + ConfidencePenalty(0.25),

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -69,6 +70,46 @@ def test_uniform_is_a_kl_to_uniform_and_the_confidence_penalty_the_other_way_rou
     laws.close(run(ConfidencePenalty(b), BATCH)[0], CE + b * (to_uniform - np.log(K)), 1e-12)
 
 
+@pytest.mark.parametrize("a", [0.0, 1.0], ids=["to the penalty", "to smoothing"])
+def test_the_jensen_family_runs_from_the_confidence_penalty_to_smoothing(a):
+    """Generalised entropy regularisation (Meister et al. 2020), at both of its ends."""
+    with mpmath.workdps(120):
+        near = abs(mpmath.mpf(a) - mpmath.mpf(10) ** -40)
+        u, rows = [mpmath.mpf(1) / K] * K, []
+        for z in Z:
+            exp = [mpmath.exp(mpmath.mpf(float(v))) for v in z]
+            p = [v / mpmath.fsum(exp) for v in exp]
+            mixed = [near * x + (1 - near) * v for x, v in zip(p, u, strict=True)]
+            apart = near * negentropy(p) + (1 - near) * negentropy(u) - negentropy(mixed)
+            rows.append(float(apart / (near * (1 - near))))
+    divergence, b = np.array(rows), 0.3
+    if a == 0:
+        laws.close(run(ConfidencePenalty(b), BATCH)[0], CE + b * (divergence - np.log(K)), 1e-12)
+    else:
+        smoothed = (1 - b) * CE + b * (divergence + np.log(K))
+        laws.close(run(Uniform(b), BATCH)[0], smoothed, 1e-12)
+
+
+def negentropy(p):
+    return mpmath.fsum(v * mpmath.log(v) for v in p)
+
+
+def test_label_relaxation_is_cross_entropy_to_the_nearest_target_it_allows():
+    """Lienen and Huellermeier 2021: whatever has ``q_y >= 1 - a`` is right."""
+    a = 0.1
+    batch = replace(BATCH, labels=np.where(np.arange(N) % 2, Z.argmax(1), Y))
+    true = EYE[batch.labels] > 0
+    p, wrong = P[true], (P * ~true).sum(1)
+    inside = p >= 1 - a
+    assert 0 < inside.sum() < N
+    nearest = np.where(true, 1 - a, a * P / wrong[:, None])
+    nearest = np.where(inside[:, None], P, nearest)
+    relaxed = np.where(inside, 0, (1 - a) * np.log((1 - a) / p) + a * np.log(a / wrong))
+    loss, gradient = run(Teacher(1.0), replace(batch, prior=nearest, by_row=True))
+    laws.close(loss + (nearest * np.log(nearest)).sum(1), relaxed, 1e-12)
+    laws.close(gradient, np.where(inside[:, None], 0, P - nearest), 1e-12)
+
+
 @pytest.mark.parametrize("e", [0.0, 0.1, 0.3, 0.79])
 def test_others_is_uniform_at_more(e):
     same_rule(Others(PerClass((e,) * K)), uniform(e * K / (K - 1)))
@@ -99,6 +140,7 @@ def test_negative_uniform_undoes_uniform():
 
 @pytest.mark.parametrize("e", [0.01, 0.1, 0.24])
 def test_preference_losses_are_binary_smoothing(e):
+    """cDPO is binary smoothing with twice as much, rDPO the negative kind."""
     d = np.linspace(-9, 9, 19)
     log_sigmoid = -np.log1p(np.exp(-d))
     log_other = -np.log1p(np.exp(d))
@@ -116,6 +158,7 @@ def test_preference_losses_are_binary_smoothing(e):
 
 @pytest.mark.parametrize("a", [0.01, 0.1, 0.19])
 def test_a_margin_of_zero_is_maxsup(a):
+    """MbLS without its margin, weight for weight times K."""
     for name in ("", "allowed", "masked"):
         batch = batch_with(CASES[0], {name})
         classes = batch.support.sum(1)
@@ -129,7 +172,7 @@ def test_maxsup_is_uniform_where_the_prediction_is_right():
 
 
 def test_teacher_free_distillation_is_nearly_uniform():
-    """Its virtual teacher is a softmax of *probabilities* at T = 20: flat to 5e-4."""
+    """Tf-KD_reg: its virtual teacher is a softmax of *probabilities* at T = 20: flat to 5e-4."""
     k, a = 100, 0.1
     labels = np.arange(k)
     virtual = np.where(np.eye(k) > 0, 0.99, 0.01 / (k - 1)) / 20
@@ -162,7 +205,7 @@ def test_degenerate_rules_are_plainer_ones():
 
 
 def test_spatially_varying_smoothing_is_a_teacher_of_one_half():
-    """Its kernel's centre weighs as much as all neighbours, who thus are the teacher."""
+    """SVLS: its kernel's centre weighs as much as all neighbours, who thus are the teacher."""
     k, size = 3, 6
     labels = np.pad(np.random.default_rng(3).integers(k, size=(size, size)), 1, "edge")
     kernel = np.exp(-0.5 * np.array([[2, 1, 2], [1, 0, 1], [2, 1, 2]]))
@@ -177,7 +220,7 @@ def test_spatially_varying_smoothing_is_a_teacher_of_one_half():
 
 
 def test_a_squeezed_prediction_is_right_where_the_posterior_is():
-    """Scored against smoothed labels, ``(1 - a) p + a u`` has no slope, on average, at p."""
+    """Squeeze: ``(1 - a) p + a u``, scored against smoothed labels, has no slope at p."""
     a, posterior = 0.2, np.random.default_rng(4).dirichlet(np.ones(K), size=N)
     target = smooth_labels(posterior, a, num_classes=K, smooth_again=True)
     squeezed = (1 - a) * posterior + a / K

@@ -109,7 +109,7 @@ def test_laws_of_rows(case, eager):
     laws.axis_changes_nothing(loss, plain, tolerance)
     laws.weight_is_repetition(loss, plain, tolerance)
     laws.micro_batches_are_the_batch(loss, plain, tolerance)
-    if eager.eps < 1e-6:
+    if eager.eps < 1e-6 and case.rule.shift_invariant:
         laws.shift_changes_nothing(loss, plain, 64 * tolerance)
 
 
@@ -133,7 +133,7 @@ def test_laws_hold_with_each_option(case, name):
     laws.reduction_sums_the_rows(loss, batch)
     laws.axis_changes_nothing(loss, batch)
     laws.micro_batches_are_the_batch(loss, batch)
-    if name not in ("ignored", "where", "masked"):
+    if name not in ("ignored", "where", "masked") and case.rule.shift_invariant:
         laws.shift_changes_nothing(loss, batch)
     if not batch.soft and name != "class weight":
         laws.weight_is_repetition(loss, batch)
@@ -141,7 +141,10 @@ def test_laws_hold_with_each_option(case, name):
 
 @case
 def test_coefficients_sum_to_zero(case):
-    """Each statistic grows by its mass when a constant is added to the logits."""
+    """Each statistic grows by its mass when a constant is added to the logits.
+
+    They sum to 0 exactly where the rule says that such a constant changes nothing.
+    """
     for name in ("", "soft", "allowed", "class weight"):
         if not can_combine(case, {name}):
             continue
@@ -151,12 +154,14 @@ def test_coefficients_sum_to_zero(case):
         warns = name == "class weight" and _moves(case)
         with pytest.warns(softhot.SofthotWarning) if warns else nullcontext():
             core = Batch(arrays.pop("logits"), arrays.pop("labels"), case.rule, **arrays, **plain)
+        worst = 0.0
         for _, partials in core.terms:
             masses = {key: core.row.slope(key).sum(axis=-1) for key in partials}
             total = sum(np.asarray(partials[key]) * masses[key] for key in partials)
-            assert np.abs(total).max() <= 1e-14, name
+            worst = max(worst, np.abs(total).max())
             for key in set(partials) & {"lse", "mean", "max", "expected"}:
                 assert masses[key] == pytest.approx(np.ones_like(masses[key]))
+        assert (worst <= 1e-14) == case.rule.shift_invariant, (name, worst)
 
 
 def _moves(case):

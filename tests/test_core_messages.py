@@ -25,6 +25,7 @@ from softhot import (
     Prior,
     Similarity,
     Uniform,
+    ZLoss,
     binary_cross_entropy,
     cross_entropy,
     explain,
@@ -62,6 +63,7 @@ EXPLAINED = (
     Uniform(0.1) + Margin(0.125, 2.0),
     Ordinal() + MaxSup(0.125),
     NegativeUniform(-0.25) + ConfidencePenalty(0.25),
+    Prior(0.1, (1, 2, 5)) + ZLoss(0.01),
 )
 PAGE = Path(__file__).parent / "messages.txt"
 GROUPS = {

@@ -33,6 +33,7 @@ from softhot import (
     Similarity,
     Teacher,
     Uniform,
+    ZLoss,
     cross_entropy,
     desmooth,
     explain,
@@ -246,6 +247,7 @@ def test_defaults_are_those_of_the_papers():
         "Uniform": (0.1,), "Others": (0.1,), "Ordinal": (1.0, 1.0, "absolute", None),
         "Online": (0.5,), "Teacher": (0.5, 1.0), "NegativeUniform": (-0.1,), "Focal": (2.0,),
         "ConfidencePenalty": (0.1, None), "MaxSup": (0.1,), "Margin": (0.01, 10.0),
+        "ZLoss": (1e-4,),
         "Bernoulli": (0.1,), "OneSided": (0.1, "positive"), "MassPreserving": (0.1,),
         "Prevalence": (0.1, (0.5,)), "Platt": ((0.0,), (0.0,)),
     }  # fmt: skip
@@ -377,6 +379,16 @@ def test_explain_focal_and_penalties_without_optimum():
         assert (e.logit_gap, e.loss_floor, e.entropy, e.confidence) == (None,) * 4
         assert e.notes[-1] == "With these penalties the optimum has no closed form."
         assert "least loss                     not known in closed form\n" in str(e)
+
+
+@pytest.mark.parametrize("rule", [Uniform(0.1), Prior(0.1, (1, 2, 5)), MaxSup(0.1), Focal()])
+def test_explain_a_penalty_that_only_pins_the_logits(rule):
+    without, pinned = explain(rule, 3), explain(rule + ZLoss(0.01), 3)
+    assert pinned == dataclasses.replace(
+        without,
+        rule=repr(rule + ZLoss(0.01)),
+        notes=("The logits are pinned: where the loss is least they are log-probabilities.",),
+    )
 
 
 # ---- desmooth -------------------------------------------------------------------------------

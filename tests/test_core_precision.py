@@ -125,7 +125,8 @@ def test_far_logits_stay_finite(case, scale, eager):
     loss, gradient = run(case.rule, batch, eager)
     assert np.isfinite(loss).all()
     assert np.isfinite(gradient).all()
-    assert np.abs(gradient.sum(1)).max() <= 8 * eager.eps
+    if case.rule.shift_invariant:
+        assert np.abs(gradient.sum(1)).max() <= 8 * eager.eps
 
 
 @case

@@ -153,6 +153,8 @@ def test_the_way_is_chosen_and_explained():
     rule = softhot.Uniform(0.1)
     assert choose(rule, triton=True).name == "triton"
     assert choose(softhot.Margin(), triton=True).name == "core"
+    assert choose(rule + softhot.ZLoss(), triton=True).name == "triton"
+    assert choose(rule + softhot.ZLoss(), native=True).name == "core"
     assert choose(rule, triton=True, traced=True).name == "core"
     assert triton.reason("cpu") == "they run on CUDA devices"
     assert triton.reason("cuda") == ""

@@ -38,6 +38,7 @@ RULES = (
     softhot.MaxSup(0.1),
     softhot.Uniform(0.1) + softhot.MaxSup(0.1) + softhot.ConfidencePenalty(0.2),
     softhot.Margin(0.1, 1.0),
+    softhot.Uniform(0.1) + softhot.ZLoss(0.01),
 )
 WEIGHT = torch.linspace(0.5, 2, C, dtype=torch.float64)
 # What comes with a call: all of linear's options, and what they are called in the dense loss.

@@ -14,6 +14,7 @@ RULES = (
     softhot.Others(0.1),
     softhot.Prior(0.2, tuple(range(1, K + 1))),
     softhot.Uniform(0.1) + softhot.MaxSup(0.1),
+    softhot.Uniform(0.1) + softhot.ZLoss(0.01),
     softhot.Uniform(softhot.PerSample()),
 )
 

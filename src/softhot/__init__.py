@@ -40,6 +40,7 @@ from softhot.core.rules import Others as Others
 from softhot.core.rules import Prior as Prior
 from softhot.core.rules import Similarity as Similarity
 from softhot.core.rules import Teacher as Teacher
+from softhot.core.rules import ZLoss as ZLoss
 from softhot.core.targets import Target as Target
 from softhot.core.targets import smooth_labels as smooth_labels
 from softhot.core.weights import PerClass as PerClass

@@ -117,12 +117,15 @@ def explain(rule: Rule | float, num_classes: int, *, prior: Any = None) -> Expla
         ratio = gap = np.array([math.inf])
         floor, entropy, confidence = np.array([-math.inf]), np.zeros(1), np.ones(1)
         notes.append("The loss has no lower bound: give it the noise rate and a warmed-up model.")
-    if rule.penalties or not base.TARGET:
+    felt = [part for part in rule.penalties if part.SHIFT_INVARIANT]
+    if len(felt) < len(rule.penalties):
+        notes.append("The logits are pinned: where the loss is least they are log-probabilities.")
+    if felt or not base.TARGET:
         if len(on) > 1 or isinstance(base, NegativeUniform):
             gap = floor = entropy = confidence = None
             notes.append("With these penalties the optimum has no closed form.")
         else:
-            gap, floor, entropy, confidence = _symmetric_optimum(rule, k)
+            gap, floor, entropy, confidence = _symmetric_optimum(sum(felt, base), k)
     return Explanation(
         rule=repr(rule),
         num_classes=k,

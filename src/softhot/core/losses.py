@@ -184,7 +184,7 @@ class Batch:
             xp, labels, num_classes, soft=soft, counted=self.counted, validate=validate
         )
         if validate and is_concrete(logits):
-            _check_values(xp, logits)
+            _check_values(xp, logits, LARGEST if self.rule.shift_invariant else LARGEST**0.5)
         if allowed is not None:
             allowed = check_mask(xp, "allowed", allowed, logits)
             if allowed.ndim == logits.ndim:
@@ -364,8 +364,8 @@ def _counted(
     return counted
 
 
-def _check_values(xp: Any, logits: Array) -> None:
-    limit = min(LARGEST, float(xp.finfo(logits.dtype).max))
+def _check_values(xp: Any, logits: Array, largest: float) -> None:
+    limit = min(largest, float(xp.finfo(logits.dtype).max))
     bad = ~((logits <= limit) & ((logits >= -limit) | (logits == -xp.inf)))
     if bool(xp.any(bad)):
         at = first_true(xp, bad)

@@ -16,8 +16,9 @@ statistic   value                        gradient
 
 All are taken of ``z - max z``. Cross entropy with any target is then a sum of terms none of which
 is negative, so nothing cancels, and its relative error stays at a few units in the last place
-however confident the prediction. Classes that are not allowed, among them every class whose logit
-is -inf, have no mass in ``p``, ``y`` and ``u``, no gradient, and do not count in ``K``.
+however confident the prediction. Only :meth:`Row.squared_lse` asks for ``max z`` itself. Classes
+that are not allowed, among them every class whose logit is -inf, have no mass in ``p``, ``y`` and
+``u``, no gradient, and do not count in ``K``.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class Row:
         self.allowed = target.allowed
         if self.allowed is not None:
             z = xp.where(self.allowed, z, xp.full_like(z, -xp.inf))
-        self.shifted = z - xp.max(z, axis=-1, keepdims=True)
+        top = xp.max(z, axis=-1, keepdims=True)
+        self.top = top[..., 0]
+        self.shifted = z - top
         self.exp = xp.exp(self.shifted)
         # exp(-inf) is 0, but 0 * -inf is not: below, a class that is not allowed just counts 0.
         self.z = self.shifted if self.allowed is None else self._masked(self.shifted)
@@ -136,6 +139,11 @@ class Row:
         """A sum of coefficients times statistics, and its partials: the coefficients."""
         value = sum(c * getattr(self, name) for name, c in coefficients.items())
         return value, coefficients
+
+    def squared_lse(self, weight: float) -> tuple[Array, dict[Any, Any]]:
+        """``weight`` times the square of ``lse`` of the logits themselves, and its partials."""
+        whole = self.top + self.lse
+        return weight * whole**2, {"lse": 2 * weight * whole}
 
     def gradient(self, partials: dict[Any, Any]) -> Array:
         """The chain rule: partial derivatives by statistic to the gradient by logit."""

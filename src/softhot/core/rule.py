@@ -58,6 +58,11 @@ class Rule:
         """The parts added to the cross entropy."""
         return ()
 
+    @property
+    def shift_invariant(self) -> bool:
+        """Whether a constant added to all logits changes nothing (identity 5)."""
+        return all(penalty.SHIFT_INVARIANT for penalty in self.penalties)
+
     def __add__(self, other: Rule) -> Rule:
         if not isinstance(other, Rule):
             return NotImplemented
@@ -162,7 +167,12 @@ class Uniform(Base):
 
 
 class Penalty(Rule):
-    """A term added to the cross entropy that looks at the logits alone."""
+    """A term added to the cross entropy that looks at the logits alone.
+
+    Without ``SHIFT_INVARIANT`` it feels a constant added to all of them: only :class:`ZLoss` does.
+    """
+
+    SHIFT_INVARIANT: ClassVar[bool] = True
 
     @property
     def penalties(self) -> tuple[Penalty, ...]:

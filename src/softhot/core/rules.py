@@ -400,6 +400,34 @@ class Margin(Penalty):
         return self.weight * row.hinge(self.margin), {key: self.weight}
 
 
+@dataclass(frozen=True)
+class ZLoss(Penalty):
+    r"""Keeps the logits at the scale of log-probabilities: :math:`w\,\mathrm{lse}(z)^2`.
+
+    A softmax does not feel a constant added to all logits, so nothing else holds it; in half
+    precision it drifts until digits are lost. This penalty feels nothing but that constant: the
+    best prediction stays (identity 19), unlike under :class:`ConfidencePenalty` or :class:`MaxSup`.
+
+    Args:
+        weight: w > 0; the paper uses 1e-4.
+
+    Paper: Chowdhery et al. (PaLM), JMLR 2023, arXiv:2204.02311, section 5.
+
+    >>> import numpy as np
+    >>> from softhot import Uniform, cross_entropy
+    >>> rule = Uniform(0.0) + ZLoss(0.5)
+    >>> cross_entropy(np.log([[0.25, 0.75], [0.5, 1.5]]), np.array([1, 1]), rule).round(4)
+    array([0.2877, 0.5279])
+    """
+
+    weight: float = 1e-4
+    SHIFT_INVARIANT = False
+    RANGES = {"weight": POSITIVE}
+
+    def terms(self, row: Any) -> tuple[Any, dict[Any, Any]]:
+        return row.squared_lse(self.weight)
+
+
 RULES: dict[str, type[Rule]] = {
     name: rule for name, rule in Rule.known.items() if issubclass(rule, Base | Penalty)
 }

@@ -67,7 +67,7 @@ def choose(
     'core'
     """
     seen = soft or allowed or traced or compiled
-    if triton and not seen and takes(rule):
+    if triton and not seen and takes(rule, squares=True):
         return Choice("triton", "class ids on a GPU, rows of floats: the Triton kernels")
     if native and not seen and takes(rule) and library().entry is not None:
         return NATIVE

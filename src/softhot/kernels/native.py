@@ -100,19 +100,23 @@ def _source_version() -> int:
 
 @dataclass(frozen=True)
 class Coefficients:
-    """What penalties add to the coefficients of the row statistics."""
+    """What penalties add to the coefficients of the row statistics; of lse(z)^2 in ``square``."""
 
     lse: float = 0.0
     mean: float = 0.0
     max: float = 0.0
     expected: float = 0.0
+    square: float = 0.0
 
 
 class _Probe:
-    """A row that has no numbers: a penalty linear in the statistics tells it its coefficients."""
+    """A row that has no numbers: penalties that kernels know tell it their coefficients."""
 
     def linear(self, **coefficients: float) -> tuple[float, dict[str, float]]:
         return 0.0, coefficients
+
+    def squared_lse(self, weight: float) -> tuple[float, dict[str, float]]:
+        return 0.0, {"square": weight}
 
 
 @lru_cache(maxsize=64)
@@ -121,7 +125,7 @@ def coefficients(penalties: tuple[Penalty, ...]) -> Coefficients | None:
 
     >>> from softhot import Margin, MaxSup
     >>> coefficients((MaxSup(0.2),))
-    Coefficients(lse=0.0, mean=-0.2, max=0.2, expected=0.0)
+    Coefficients(lse=0.0, mean=-0.2, max=0.2, expected=0.0, square=0.0)
     >>> coefficients((Margin(),)) is None
     True
     """
@@ -133,19 +137,20 @@ def coefficients(penalties: tuple[Penalty, ...]) -> Coefficients | None:
             return None
         for name, value in own.items():
             total[name] = total.get(name, 0.0) + value
-    if not total.keys() <= {"lse", "mean", "max", "expected"}:
+    if not total.keys() <= {"lse", "mean", "max", "expected", "square"}:
         return None
     return Coefficients(**total)
 
 
-def takes(rule: Rule) -> bool:
-    """Whether the kernel can compute the rule: a target rule as they all are, linear penalties."""
-    base = rule.base
-    return (
-        type(base).terms is Base.terms
-        and not base.FROM_BATCH
-        and coefficients(rule.penalties) is not None
-    )
+def takes(rule: Rule, squares: bool = False) -> bool:
+    """Whether a kernel can compute the rule: a target rule as they all are, linear penalties.
+
+    The Triton kernels know one ``squares`` besides, that of lse(z); this one does not.
+    """
+    base, extra = rule.base, coefficients(rule.penalties)
+    if extra is None or (extra.square and not squares):
+        return False
+    return type(base).terms is Base.terms and not base.FROM_BATCH
 
 
 def share(rule: Rule, num_classes: int) -> float | None:
@@ -228,7 +233,7 @@ def run(
     """
     entry = entry or library().entry
     extra = coefficients(rule.penalties)
-    if entry is None or extra is None:
+    if entry is None or extra is None or extra.square:
         return False
     n, k = shape
     flags = LENIENT if lenient else 0

@@ -244,7 +244,7 @@ class ShardedRow:
     mass = 1.0
     alpha: Any
     keep: Any
-    linear = Row.linear
+    linear, squared_lse = Row.linear, Row.squared_lse
 
     def __init__(
         self, z: Tensor, label: Tensor, prior: Tensor | None, needed: frozenset[Any], group: Any
@@ -285,7 +285,7 @@ class ShardedRow:
         dist.all_gather(gathered, packed, group=group)
         self.parts = dict(zip(sums, torch.stack(gathered, dim=1), strict=True))
         tops = self.parts["top"]
-        highest = tops.amax(0)
+        self.top = highest = tops.amax(0)
         # How much lower each process's maximum is. One without a class that counts adds only zeros.
         self.lower = (tops - highest).where(tops != -math.inf, 0)
         self.own_lower = self.lower[rank]

@@ -31,7 +31,6 @@ class Rows:
         extra: what penalties add to the coefficients.
         prior: float32, or None if it is uniform; ``prior_kind`` says of what.
         weight: float32 class weights or None; ``weight_kind`` says what they multiply.
-        square: factor of lse(z) squared.
         first: where the classes at hand begin among all; ``classes`` is how many there are.
     """
 
@@ -47,7 +46,6 @@ class Rows:
     weight_kind: int
     classes: int
     first: int = 0
-    square: float = 0.0
 
     @property
     def features(self) -> dict[str, Any]:
@@ -71,7 +69,7 @@ class Rows:
         """share, others, by_lse, by_mean, by_expected, by_square."""
         share = 0.0 if isinstance(self.share, Tensor) else self.share
         extra = self.extra
-        return share, float(self.others), extra.lse, extra.mean, extra.expected, self.square
+        return share, float(self.others), extra.lse, extra.mean, extra.expected, extra.square
 
     def alpha(self) -> tuple[Any, bool]:
         return (self.share, True) if isinstance(self.share, Tensor) else (self.labels, False)
