@@ -4,6 +4,7 @@ The interpreter has to be chosen before kernels are defined, so each kind has a 
 """
 
 import ast
+import importlib.util
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import softhot
 from softhot.kernels import choose, explain, triton
@@ -118,25 +120,21 @@ def test_a_sweep_compiles_once():
 
 
 BENCHMARK = """
-import interpreter, json, sys
-sys.argv[1:] = ["gpu", "--tiny", "--dry"]
-from benchmarks import gpu
-from benchmarks.__main__ import main
-rows, found = gpu.rows, []
-def kept(options):
-    for row in rows(options):
-        found.append(row)
-        yield row
-gpu.rows = kept
-assert main() == 0
-print(json.dumps(found))
+import interpreter, json, pathlib, sys
+from benchmarks import __main__ as command
+command.RESULTS = pathlib.Path(sys.argv[1])
+sys.argv[1:] = ["gpu", "--tiny"]
+assert command.main() == 0
+print(json.dumps(list(map(json.loads, (command.RESULTS / "gpu.jsonl").open()))))
 """
 
 
-def test_the_benchmark_works_but_for_the_clock():
-    records = run("-W", "ignore", "-c", BENCHMARK)
+def test_the_benchmark_works_but_for_the_clock(tmp_path):
+    records = run("-W", "ignore", "-c", BENCHMARK, str(tmp_path))
     assert [len(record["shape"]) for record in records] == [2, 2, 3]
     for record in records:
+        assert {"machine", "gpu_versions", "limits", "rounds", "device"} <= record.keys()
+        assert record["gpu_versions"].keys() >= {"triton", "cuda"}
         losses = record["error"].keys()
         assert {"softhot", "torch"} <= losses
         assert losses == record["milliseconds"].keys() == record["forward_milliseconds"].keys()
@@ -149,7 +147,7 @@ def test_the_benchmark_works_but_for_the_clock():
     assert means <= dropped  # so few classes are all above the threshold
 
 
-def test_the_way_is_chosen_and_explained():
+def test_the_way_is_chosen_and_explained(monkeypatch):
     rule = softhot.Uniform(0.1)
     assert choose(rule, triton=True).name == "triton"
     assert choose(softhot.Margin(), triton=True).name == "core"
@@ -158,7 +156,15 @@ def test_the_way_is_chosen_and_explained():
     assert choose(rule, triton=True, traced=True).name == "core"
     assert triton.reason("cpu") == "they run on CUDA devices"
     assert triton.reason("cuda") == ""
-    assert explain().startswith("triton: used (CUDA")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert explain().startswith("triton: installed, but this machine has no GPU to use it on (CUDA")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "H200")
+    assert explain().startswith("triton: used on H200 (CUDA")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert triton.device() == ""
+    monkeypatch.setattr(triton, "reason", lambda device: "Triton is not installed")
+    assert explain().startswith("triton: not used here: Triton is not installed (CUDA")
 
 
 def test_nothing_needs_triton():

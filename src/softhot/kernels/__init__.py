@@ -89,11 +89,17 @@ def choose(
 
 
 def ways() -> dict[str, str]:
-    """What every kernel takes, and whether the native one runs on this machine."""
+    """What every kernel takes, and whether those that are compiled run on this machine."""
     found = library()
     native = found.reason if found.entry else f"not used here: {found.reason}"
     missing = triton.reason("cuda")
-    on_gpu = f"not used here: {missing}" if missing else "used"
+    if missing:
+        on_gpu = f"not used here: {missing}"
+    else:
+        found = triton.device()
+        on_gpu = (
+            f"used on {found}" if found else "installed, but this machine has no GPU to use it on"
+        )
     return {
         "triton": f"{on_gpu} (CUDA; rows of float32, bfloat16 or float16, class ids, any rule "
         "whose prior is known and whose penalties are linear)",

@@ -15,6 +15,15 @@ from functools import cache
 SWITCH = "SOFTHOT_TRITON"
 
 
+def device() -> str:
+    """The name of the GPU that PyTorch sees; empty if there is none."""
+    if importlib.util.find_spec("torch") is None:
+        return ""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+
+
 @cache
 def reason(device: str) -> str:
     """Why tensors on a device of this type cannot take the kernels; empty if they can."""
