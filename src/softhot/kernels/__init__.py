@@ -95,11 +95,10 @@ def ways() -> dict[str, str]:
     missing = triton.reason("cuda")
     if missing:
         on_gpu = f"not used here: {missing}"
+    elif gpu := triton.device():
+        on_gpu = f"used on {gpu}"
     else:
-        found = triton.device()
-        on_gpu = (
-            f"used on {found}" if found else "installed, but this machine has no GPU to use it on"
-        )
+        on_gpu = "installed, but this machine has no GPU to use it on"
     return {
         "triton": f"{on_gpu} (CUDA; rows of float32, bfloat16 or float16, class ids, any rule "
         "whose prior is known and whose penalties are linear)",
