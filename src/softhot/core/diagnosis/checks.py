@@ -53,16 +53,12 @@ def mean_over_classes(case: Case) -> str | None:
     return f"the loss of a row is divided by K = {case.num_classes}: more classes, smaller steps."
 
 
-def slip(name: str) -> Look:
+def slip(name: str, case: Case) -> str | None:
     """Whether the target is one of the known slips."""
-
-    def look(case: Case) -> str | None:
-        if case.reading.slip != name:
-            return None
-        k, e, slip = case.num_classes, case.reading.alpha or 0.0, SLIPS[name]
-        return f"targets {slip.on(e, k):.4g} and {slip.off(e, k):.4g}: {slip.formula}, e = {e:g}."
-
-    return look
+    if case.reading.slip != name:
+        return None
+    k, e, slip = case.num_classes, case.reading.alpha or 0.0, SLIPS[name]
+    return f"targets {slip.on(e, k):.4g} and {slip.off(e, k):.4g}: {slip.formula}, e = {e:g}."
 
 
 def over_classes(case: Case) -> str | None:
@@ -180,27 +176,23 @@ def _brief(row: Array, label: int) -> str:
     return f"{true:.4g} and {other:.4g}"
 
 
-def label_out_of_range(label: Callable[[int], int]) -> Look:
+def label_out_of_range(label: Callable[[int], int], case: Case) -> str | None:
     """Whether a label that is no class is accepted."""
-
-    def look(case: Case) -> str | None:
-        case.refuse_unless("ids")
-        k, bad = case.num_classes, label(case.num_classes)
-        if bad == case.ignore_index:
+    case.refuse_unless("ids")
+    k, bad = case.num_classes, label(case.num_classes)
+    if bad == case.ignore_index:
+        return None
+    if case.kind == "target function":
+        value = case.call.targets(np.array([*range(k), bad]))
+        if value.ndim != 2:
             return None
-        if case.kind == "target function":
-            value = case.call.targets(np.array([*range(k), bad]))
-            if value.ndim != 2:
-                return None
-            row = value[-1]
-            return f"label {bad} with K = {k} gives a row with {row.max():.4g} at {row.argmax()}."
-        z = case.logits(1)
-        value = case.call(z, np.array([bad]))
-        classes = [y for y in range(k) if case.same(case.call(z, np.array([y])), value)]
-        meaning = f"counts as class {classes[0]}" if classes else f"gives a loss of {value[0]:.4g}"
-        return f"label {bad} with K = {k} {meaning}."
-
-    return look
+        row = value[-1]
+        return f"label {bad} with K = {k} gives a row with {row.max():.4g} at {row.argmax()}."
+    z = case.logits(1)
+    value = case.call(z, np.array([bad]))
+    classes = [y for y in range(k) if case.same(case.call(z, np.array([y])), value)]
+    meaning = f"counts as class {classes[0]}" if classes else f"gives a loss of {value[0]:.4g}"
+    return f"label {bad} with K = {k} {meaning}."
 
 
 def soft(case: Case) -> str | None:
@@ -291,9 +283,9 @@ def bad_argument(case: Case) -> str | None:
 # What the loss is taken of
 
 
-def of(ending: str, evidence: str) -> Look:
+def of(ending: str, evidence: str, case: Case) -> str | None:
     """Whether the form of the loss has this ending."""
-    return lambda case: evidence if case.form.endswith(ending) else None
+    return evidence if case.form.endswith(ending) else None
 
 
 def shift(case: Case) -> str | None:

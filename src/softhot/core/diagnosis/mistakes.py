@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from softhot.core.diagnosis import checks
 from softhot.core.diagnosis.case import Case
@@ -50,7 +51,7 @@ CROSS_ENTROPY = "Take softhot.cross_entropy or softhot.torch.CrossEntropyLoss"
 
 CHECKS: Mapping[str, Check] = {
     "rows do not sum to 1": Check(checks.sums, SMOOTH),
-    **{name: Check(checks.slip(name), SMOOTH) for name in SLIPS},
+    **{name: Check(partial(checks.slip, name), SMOOTH) for name in SLIPS},
     "mean over classes": Check(
         checks.mean_over_classes, "Sum over classes and take the mean over rows only.", LOSS
     ),
@@ -71,10 +72,14 @@ CHECKS: Mapping[str, Check] = {
     "writes to its input": Check(checks.writes, "Work on a copy.", CALLED),
     "K from the batch": Check(checks.from_batch, "Pass the number of classes.", CALLED),
     "label -1 accepted": Check(
-        checks.label_out_of_range(lambda k: -1), "Check labels: softhot raises InputError.", CALLED
+        partial(checks.label_out_of_range, lambda k: -1),
+        "Check labels: softhot raises InputError.",
+        CALLED,
     ),
     "label K accepted": Check(
-        checks.label_out_of_range(lambda k: k), "Check labels: softhot raises InputError.", CALLED
+        partial(checks.label_out_of_range, lambda k: k),
+        "Check labels: softhot raises InputError.",
+        CALLED,
     ),
     "soft labels change": Check(
         checks.soft, "Smoothing is affine: (1 - a) y + a u, soft or not.", CALLED
@@ -89,17 +94,17 @@ CHECKS: Mapping[str, Check] = {
         checks.bad_argument, "Check it: softhot's rules take 0 <= alpha < 1.", CALLED
     ),
     "smooths predictions": Check(
-        checks.of("smoothed predictions", "exp(-loss), not the loss, is linear."),
+        partial(checks.of, "smoothed predictions", "exp(-loss), not the loss, is linear."),
         "Mix the target, not the prediction: its gradient is another.",
         LOSS,
     ),
     "softmax twice": Check(
-        checks.of("second softmax", "the loss fits only after a softmax more."),
+        partial(checks.of, "second softmax", "the loss fits only after a softmax more."),
         "Pass logits to it.",
         LOSS,
     ),
     "sigmoid twice": Check(
-        checks.of("second sigmoid", "the loss fits only after a sigmoid more."),
+        partial(checks.of, "second sigmoid", "the loss fits only after a sigmoid more."),
         "Pass logits to it.",
         LOSS,
     ),
