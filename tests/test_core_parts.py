@@ -613,14 +613,24 @@ def test_smoothing_twice_on_purpose():
         smooth_labels(once, rule, num_classes=4, smooth_again=True)
     smooth_labels(once, 0.0, num_classes=4)
     smooth_labels(once, Teacher(0.5), num_classes=4, prior=once)
-    # Rows that do not count are not evidence.
-    rows = np.concatenate([once, [[1.0, 0, 0, 0]]])
-    logits = np.zeros((3, 4))
+
+
+@pytest.mark.parametrize("library", ["numpy", "strict"])
+def test_rows_that_do_not_count_are_no_evidence_of_smoothing(library):
+    once = smooth_labels([0, 1], 0.1, num_classes=4)
+    rows = np.stack([np.concatenate([once, [[1.0, 0, 0, 0]]])] * 2)  # (2, 3, 4)
+    backend = Backend(library, "float64")
+
+    def loss(*where, **options):
+        arrays = (backend.array(np.zeros((2, 3, 4))), backend.array(rows))
+        counted = backend.array(np.array([where, where]))
+        return cross_entropy(*arrays, Uniform(0.1), where=counted, **options)
+
     with pytest.raises(InputError, match="smooth_again"):
-        cross_entropy(logits, rows, Uniform(0.1), where=[True, True, False])
-    cross_entropy(logits, rows, Uniform(0.1), where=[True, False, True])
-    cross_entropy(logits, rows, Uniform(0.1), where=[False, False, False])
-    cross_entropy(logits, rows, Uniform(0.1), where=[True, True, False], smooth_again=True)
+        loss(True, True, False)
+    loss(True, False, True)
+    loss(False, False, False)
+    loss(True, True, False, smooth_again=True)
 
 
 def test_warnings_of_more_than_a_half():

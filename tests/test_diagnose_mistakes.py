@@ -201,6 +201,11 @@ SNIPPETS = {
         {"labels": (np.arange(4) + 1) % 4},
         {"labels read from 1"},
     ),
+    "labels from 1, of two classes": (
+        lambda z, y: uniform(z, 1 - y),
+        {"num_classes": 2},
+        {"labels read from 1"},
+    ),
     "soft labels made hard": (
         lambda rows: np.where(rows > 0, 0.9, 0.1 / 9),
         {},
@@ -234,6 +239,13 @@ SNIPPETS = {
     "an unbounded label": (uniform, {"ignore_index": -1}, {"masked class gives inf"}),
     "binary labels towards zero and one": (np.array([0.9, 0.1, 0.1]), {}, set()),
 }
+
+
+@pytest.mark.parametrize("reduce", [np.asarray, np.mean, np.sum], ids=["none", "mean", "sum"])
+def test_sees_what_a_batch_of_all_classes_makes_of_a_row(reduce):
+    found = diagnose(lambda z, y: reduce(k_from_batch(z, y)))
+    assert "K from the batch" in names(found)
+    assert (found.convention, found.alpha) == ("uniform", pytest.approx(0.1))
 
 
 @pytest.mark.parametrize("name", SNIPPETS)

@@ -342,10 +342,8 @@ def _with_ignored(case: Case) -> tuple[Array, Array, Array, Array]:
     """Logits, labels of which two are to be ignored, which those are, and the loss."""
     case.refuse_unless("ids")
     z = case.logits(5)
-    labels = np.array([0, 1, 1, 0, 1])
     out = np.array([False, True, False, True, False])
-    labels[out] = case.ignore_index
-    labels[~out] = [y for y in (1, 0, 1) if y != case.ignore_index][:1] * 3
+    labels = np.where(out, case.ignore_index, 0 if case.ignore_index == 1 else 1)
     value = case.call(z, labels)
     if not np.isfinite(value).all():
         raise Refused("it knows no ignored rows")
