@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bad_inputs import BINARY_LOSS, CALLS, ELSE, LOSS, NONE_IS_RIGHT, TARGETS, B, Y, Z
 from softhot import (
     RULES,
     Bernoulli,
@@ -31,18 +32,7 @@ from softhot import (
     explain,
     smooth_labels,
 )
-from test_core_errors import (
-    BINARY_LOSS,
-    CALLS,
-    ELSE,
-    LOSS,
-    NONE_IS_RIGHT,
-    TARGETS,
-    WARNED,
-    B,
-    Y,
-    Z,
-)
+from test_core_errors import WARNED
 
 ALIKE = ((0.0, 0.75, 0.25), (0.5, 0.0, 0.5), (1.0, 0.0, 0.0))
 PRIORS = {Online: np.array(ALIKE)}

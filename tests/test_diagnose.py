@@ -341,8 +341,10 @@ def test_labels_of_an_array_must_fit():
 
 def test_a_framework_that_is_not_loaded_is_not_imported(monkeypatch):
     monkeypatch.delitem(sys.modules, "keras", raising=False)
-    with pytest.raises(InputError, match="import keras"):
+    with pytest.raises(InputError) as error:
         diagnose(uniform, inputs="keras")
+    expected = "inputs must be a framework that is loaded; got 'keras'. import keras"
+    assert str(error.value) == expected
     assert "keras" not in sys.modules
 
 
@@ -367,6 +369,19 @@ def test_the_parts_of_a_module_get_their_modes_back():
 
 
 # How it is called
+
+
+def test_a_module_of_torch_is_given_tensors_only():
+    seen = set()
+
+    class Watched(TorchSmoothed):
+        def forward(self, z, y):
+            seen.add(type(z))
+            return super().forward(z, y)
+
+    Watched.__module__ = "numpy.lookalike"
+    assert diagnose(Watched()).alpha == 0.1
+    assert seen == {torch.Tensor}
 
 
 @pytest.mark.parametrize(
