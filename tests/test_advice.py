@@ -9,7 +9,7 @@ import pytest
 from softhot.advice import GOALS, advise
 from softhot.calibration import (
     apply_temperature,
-    cross_fitted_cautiously,
+    cross_fitted,
     fit_temperature,
 )
 from softhot.core.check import InputError
@@ -36,7 +36,7 @@ def test_one_arm_is_rescaled_if_that_helps():
     assert [one.action for one in found.values()] == ["none", "rescale only", "none", "none"]
     one = found["probabilities"]
     assert one.temperature == pytest.approx(3, rel=0.2)
-    scaled = cross_fitted_cautiously(model(3.0))[0]
+    scaled = cross_fitted(model(3.0))[0]
     assert one.value == nll(scaled) < one.baseline == nll(model(3.0))
     assert "T = " in one.sentence
 
@@ -80,7 +80,7 @@ def test_rescaling_that_clearly_hurts_is_not_advised():
     y = (LOGITS[:, :2] + np.random.default_rng(1).gumbel(size=(600, 2))).argmax(axis=1)
     p = Predictions.from_logits(z, y)[:8]
     found = advise({"none": p})["probabilities"]
-    scaled = cross_fitted_cautiously(p)[0]
+    scaled = cross_fitted(p)[0]
     behind = p.rows.log_likelihood - scaled.rows.log_likelihood
     clearly = behind.mean() > behind.std(ddof=1) / np.sqrt(len(p))
     assert (found.temperature is None) == clearly
@@ -96,7 +96,7 @@ def test_seeds_are_averaged_and_folds_may_differ_in_rows():
 
 def test_fits_at_hand_change_nothing():
     arms = {"none": [model(3.0)], "u": [model(0.5, better=0.1)]}
-    fits = {name: [cross_fitted_cautiously(p) for p in seeds] for name, seeds in arms.items()}
+    fits = {name: [cross_fitted(p) for p in seeds] for name, seeds in arms.items()}
     assert advise(arms, fits=fits) == advise(arms)
 
 

@@ -67,12 +67,12 @@ def test_a_finished_study_trains_nothing_again(capsys):
 
 
 def test_options_change_the_study_and_the_choice(capsys):
-    arguments = ["study", "tiny.toml", "--alphas", "0.3,0", "--seeds", "2", "--select", "accuracy"]
+    arguments = ["study", "tiny.toml", "--alphas", "0.3,0", "--seeds", "2", "--goal", "accuracy"]
     code, out, _ = run(capsys, *arguments, "--json", "--jobs", "1")
     assert code == 0
     content = json.loads(out)
     assert [arm["alpha"] for arm in content["arms"]] == [0, 0.3]
-    assert content["select"] == "accuracy"
+    assert content["goal"] == "accuracy"
     assert len(content["seeds"]) == 2
     folder = Path(content["report"]).parent
     assert folder.parent == Path("runs")
@@ -156,7 +156,7 @@ BAD = [
     (["study", "tiny.toml", "--alphas", "a,b"], ["alphas", "a,b", "--alphas"]),
     (["study", "tiny.toml", "--seeds", "0"], ["seeds", "0"]),
     (["study", "tiny.toml", "--jobs", "0"], ["jobs", "0"]),
-    (["study", "tiny.toml", "--select", "nil"], ["select", "nil", "nll"]),
+    (["study", "tiny.toml", "--goal", "nil"], ["goal", "nil", "ranking"]),
     (["study", "tiny.toml", "--out", "p.npz"], ["p.npz"]),
     (["report", "."], ["study.toml"]),
     (["report", "absent"], ["absent"]),

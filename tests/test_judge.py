@@ -147,7 +147,9 @@ def test_a_large_matrix_lends_rows_to_the_fit(monkeypatch):
     monkeypatch.setattr(temperature, "MOST", 5 * 100)
     fitted = []
     fit = temperature.fit_temperature
-    monkeypatch.setattr(temperature, "fit_temperature", lambda p: fitted.append(len(p)) or fit(p))
+    monkeypatch.setattr(
+        temperature, "fit_temperature", lambda p, **doubt: fitted.append(len(p)) or fit(p, **doubt)
+    )
     p = sampled(2.0, n=3000)
     scaled, t = cross_fitted(p)
     assert fitted == [100, 100, 200]

@@ -10,9 +10,9 @@ from scipy.stats import nct, t
 
 from softhot.metrics import METRICS
 from softhot.studies import Estimate
-from softhot.studies.compare import SELECT, ArmSummary
+from softhot.studies.compare import GOAL, ArmSummary
 from softhot.studies.verdict import (
-    SELECTED_BY,
+    JUDGED_BY,
     WORTH,
     decide,
     judge,
@@ -65,16 +65,16 @@ def arm(alpha, *, seeds=10, spread=0.001, scaled=(0.0, 0.001), temperature=0.41,
     )
 
 
-def verdict(*arms, chosen=None, one_se=None, select="nll", planned=None, seeds=10):
+def verdict(*arms, chosen=None, lowest=None, goal="probabilities", planned=None, seeds=10):
     """The verdict on these arms and "none"; validation chose the first."""
     none = arm(0.0, seeds=seeds, temperature=1.4)
     chosen = chosen or arms[0].name
     return judge(
         (none, *arms),
         chosen=chosen,
-        one_se=one_se or chosen,
         rival=arms[0].name if chosen == "none" else chosen,
-        select=select,
+        lowest=lowest or chosen,
+        goal=goal,
         planned=planned or seeds,
         rows=897,
     )
@@ -147,7 +147,7 @@ def test_every_pair_of_readings(accuracy, nll, decision):
 
 def test_a_trade_is_decided_by_the_metric_that_chose_and_says_both():
     trade = arm(0.1, accuracy=ACCURACY["better"], scaled=NLL["worse"])
-    by_accuracy, by_nll = (verdict(trade, LARGER, select=s) for s in ("accuracy", "nll"))
+    by_accuracy, by_nll = (verdict(trade, LARGER, goal=g) for g in ("accuracy", "probabilities"))
     assert (by_accuracy.decision, by_nll.decision) == ("smooth", "do not smooth")
     assert "accuracy rises by 1.00 points" in by_accuracy.headline
     assert ", although NLL after scaling rises by 0.030 nats" in by_accuracy.headline
@@ -166,14 +166,11 @@ def test_a_trade_is_decided_by_the_metric_that_chose_and_says_both():
 def test_where_validation_chose_none_the_test_set_cannot_overrule_it(accuracy, nll, decision):
     found = verdict(arm(0.1, accuracy=ACCURACY[accuracy], scaled=NLL[nll]), LARGER, chosen="none")
     assert (found.decision, found.alpha) == (decision, 0.0)
-    assert (
-        "preferred no smoothing to every alpha; the best of 2 between 0.1 and 0.2 was 0.1"
-        in (found.sentences[0])
-    )
+    assert "preferred no smoothing to every alpha of 2 between 0.1 and 0.2." in found.sentences[0]
     if accuracy == "better":
         assert found.headline.startswith(
-            "Do not smooth: on validation no alpha improved NLL after scaling. But on test, with "
-            "alpha = 0.1, the best one on validation, accuracy rises by 1.00 points"
+            "Do not smooth: on validation no alpha clearly improved NLL after scaling. But on "
+            "test, with alpha = 0.1, the likeliest on validation, accuracy rises by 1.00 points"
         )
     assert "is the largest alpha tried" not in text(found)
 
@@ -268,10 +265,13 @@ def test_the_choice_of_one_standard_error_is_told():
     small = arm(0.05)
     same = verdict(small, GOOD, LARGER, chosen=GOOD.name)
     assert "no smaller one, 0 included, comes within one standard error" in same.sentences[0]
-    smaller = verdict(small, GOOD, LARGER, chosen=GOOD.name, one_se=small.name)
-    assert "the smallest within one standard error of it is 0.05." in smaller.sentences[0]
-    none = verdict(small, GOOD, LARGER, chosen=GOOD.name, one_se="none")
-    assert "even no smoothing comes within one standard error of it" in none.sentences[0]
+    smaller = verdict(small, GOOD, LARGER, chosen=GOOD.name, lowest=LARGER.name)
+    assert "chose alpha = 0.1, the smallest of 3 between" in smaller.sentences[0]
+    assert "within one standard error of the best, 0.2." in smaller.sentences[0]
+    none = verdict(small, GOOD, LARGER, chosen="none", lowest=GOOD.name)
+    assert "chose no smoothing: it comes within one standard error of" in none.sentences[0]
+    plain = verdict(small, GOOD, LARGER, chosen=GOOD.name, goal="accuracy")
+    assert plain.sentences[0].endswith("chose alpha = 0.1, the best of 3 between 0.05 and 0.2.")
 
 
 def test_one_alpha_is_not_called_the_best_of_one():
@@ -356,7 +356,7 @@ def test_how_sure_speaks_of_training_luck_and_of_the_one_split():
 
 
 def test_every_metric_that_can_choose_has_a_name():
-    assert set(SELECTED_BY) == set(SELECT.names)
+    assert set(JUDGED_BY) == set(GOAL.names)
 
 
 def test_decide_has_no_other_answers():
@@ -385,11 +385,11 @@ spread = st.floats(0, 0.05)
     gap=number,
     seeds=st.integers(1, 10),
     chosen=st.sampled_from(["none", "uniform 0.1"]),
-    select=st.sampled_from(SELECT.names),
+    goal=st.sampled_from(GOAL.names),
 )
-def test_any_numbers_make_whole_sentences(accuracy, scaled, nll, aurc, gap, seeds, chosen, select):
+def test_any_numbers_make_whole_sentences(accuracy, scaled, nll, aurc, gap, seeds, chosen, goal):
     made = arm(0.1, accuracy=accuracy, scaled=scaled, nll=nll, aurc=aurc, gap=gap, seeds=seeds)
-    found = verdict(made, arm(0.2, seeds=seeds), chosen=chosen, select=select, seeds=seeds)
+    found = verdict(made, arm(0.2, seeds=seeds), chosen=chosen, goal=goal, seeds=seeds)
     for sentence in (found.headline, *found.sentences):
         assert sentence[0].isupper() or sentence[0].isdigit()
         assert sentence.endswith(".")

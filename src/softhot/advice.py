@@ -15,11 +15,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from softhot.calibration import cross_fitted_cautiously
+from softhot.calibration import cross_fitted
 from softhot.core.check import InputError, OneOf
 from softhot.metrics import Predictions, accuracy, aurc, brier, check_predictions, nll, paired
 
 GOALS = OneOf("accuracy", "probabilities", "ranking", "distillation")
+CRITERIA = {"accuracy": "brier", "probabilities": "nll", "ranking": "aurc"}  # by which arms compete
 Action = Literal["none", "smooth", "smooth and rescale", "rescale only"]
 Fits = tuple[Predictions, float]
 Arms = Mapping[str, "Predictions | Sequence[Predictions]"]
@@ -56,7 +57,7 @@ class Advice:
 
 
 @dataclass(frozen=True, eq=False)
-class _Seen:
+class Seen:
     """What validation says of one arm: means over seeds, and the losses row by row."""
 
     accuracy: float
@@ -67,6 +68,11 @@ class _Seen:
     temperature: float
     losses: np.ndarray
     scaled_losses: np.ndarray
+
+    def score(self, goal: str) -> float:
+        """What the goal goes by, lower is better: see :data:`CRITERIA`."""
+        by = {"brier": self.scaled_brier, "nll": self.scaled_nll, "aurc": self.aurc}
+        return by[CRITERIA[goal]]
 
 
 def advise(
@@ -99,13 +105,15 @@ def advise(
     are cautious (:func:`softhot.calibration.cautious_temperature`): where all validation rows are
     right, the plain fit would sharpen without end.
 
+    The arm is that of :func:`choose`, which also chooses for the verdict of a study.
+
     Whether a difference is more than luck is for paired seeds to say (:mod:`softhot.studies`).
 
     Args:
         validation: predictions of validation rows by arm, one or several seeds each, the arm
             without smoothing first. Rows and labels are the same in all, seed by seed.
         goals: which goals to advise on.
-        fits: what :func:`softhot.calibration.cross_fitted_cautiously` found for each arm and
+        fits: what :func:`softhot.calibration.cross_fitted` found for each arm and
             seed, if it is at hand.
 
     Raises:
@@ -124,14 +132,38 @@ def advise(
     >>> found["accuracy"].action, found["probabilities"].arm
     ('smooth', 'uniform 0.1')
     """
-    arms = _checked(validation)
     wanted = [GOALS.check("goals", goal) for goal in goals]
+    return advised(see(validation, fits=fits), wanted)
+
+
+def advised(seen: Mapping[str, Seen], goals: Iterable[str] = GOALS.names) -> dict[str, Advice]:
+    """:func:`advise` from what :func:`see` found."""
+    return {goal: _POLICIES[goal](seen) for goal in goals}
+
+
+def see(
+    validation: Arms, *, fits: Mapping[str, Sequence[Fits]] | None = None
+) -> dict[str, Seen]:
+    """What :func:`choose` needs to know of every arm; the arguments are those of :func:`advise`."""
     at_hand = fits or {}
-    seen = {
-        name: _see(seeds, at_hand.get(name) or [cross_fitted_cautiously(one) for one in seeds])
-        for name, seeds in arms.items()
+    return {
+        name: _see(seeds, at_hand.get(name) or [cross_fitted(one) for one in seeds])
+        for name, seeds in _checked(validation).items()
     }
-    return {goal: _POLICIES[goal](seen) for goal in wanted}
+
+
+def choose(goal: str, seen: Mapping[str, Seen]) -> str:
+    """The arm for a goal: the policy of :func:`advise` in code, and that of a study's verdict.
+
+    Of equals the first, so give arms in order, from less to more smoothing.
+    """
+    if goal == "distillation":
+        return next(iter(seen))
+    best = min(seen, key=lambda name: seen[name].score(goal))
+    if goal != "probabilities":
+        return best
+    least = seen[best].scaled_losses
+    return next(name for name, one in seen.items() if _close(one.scaled_losses - least))
 
 
 def _checked(validation: Arms) -> dict[str, Sequence[Predictions]]:
@@ -156,7 +188,7 @@ def _checked(validation: Arms) -> dict[str, Sequence[Predictions]]:
     return arms
 
 
-def _see(seeds: Sequence[Predictions], fits: Sequence[Fits]) -> _Seen:
+def _see(seeds: Sequence[Predictions], fits: Sequence[Fits]) -> Seen:
     scaled = [one for one, _ in fits]
     same = all(np.array_equal(one.labels, seeds[0].labels) for one in seeds)
     # Seeds on the same rows share their luck; on other rows (folds) each brings its own.
@@ -165,7 +197,7 @@ def _see(seeds: Sequence[Predictions], fits: Sequence[Fits]) -> _Seen:
     def mean(metric: Any, of: Sequence[Predictions]) -> float:
         return float(np.mean([metric(one) for one in of]))
 
-    return _Seen(
+    return Seen(
         accuracy=mean(accuracy, seeds),
         nll=mean(nll, seeds),
         scaled_nll=mean(nll, scaled),
@@ -180,9 +212,9 @@ def _see(seeds: Sequence[Predictions], fits: Sequence[Fits]) -> _Seen:
 # --- Policies ----------------------------------------------------------------------------------
 
 
-def _for_accuracy(seen: Mapping[str, _Seen]) -> Advice:
+def _for_accuracy(seen: Mapping[str, Seen]) -> Advice:
     first = next(iter(seen))
-    arm = min(seen, key=lambda name: seen[name].scaled_brier)
+    arm = choose("accuracy", seen)
     after, before = seen[arm].accuracy, seen[first].accuracy
     if len(seen) == 1:
         text = "Whether smoothing would change accuracy, only training can tell: softhot study."
@@ -195,10 +227,9 @@ def _for_accuracy(seen: Mapping[str, _Seen]) -> Advice:
     return Advice("accuracy", action, arm, None, "accuracy", after, before, text)
 
 
-def _for_probabilities(seen: Mapping[str, _Seen]) -> Advice:
+def _for_probabilities(seen: Mapping[str, Seen]) -> Advice:
     first = next(iter(seen))
-    best = min(seen.values(), key=lambda one: one.scaled_nll)
-    arm = next(n for n, one in seen.items() if _close(one.scaled_losses - best.scaled_losses))
+    arm = choose("probabilities", seen)
     found = seen[arm]
     rescale = _close(found.scaled_losses - found.losses)
     value = found.scaled_nll if rescale else found.nll
@@ -227,9 +258,9 @@ def _close(behind: np.ndarray) -> bool:
     return float(behind.mean()) <= error + 1e-15
 
 
-def _for_ranking(seen: Mapping[str, _Seen]) -> Advice:
+def _for_ranking(seen: Mapping[str, Seen]) -> Advice:
     first = next(iter(seen))
-    arm = min(seen, key=lambda name: seen[name].aurc)
+    arm = choose("ranking", seen)
     after, before = seen[arm].aurc, seen[first].aurc
     if len(seen) == 1:
         text = f"For setting uncertain rows aside, compare this AURC, {before:.4f}, with others'."
@@ -242,7 +273,7 @@ def _for_ranking(seen: Mapping[str, _Seen]) -> Advice:
     return Advice("ranking", action, arm, None, "aurc", after, before, text)
 
 
-def _for_distillation(seen: Mapping[str, _Seen]) -> Advice:
+def _for_distillation(seen: Mapping[str, Seen]) -> Advice:
     first = next(iter(seen))
     value = seen[first].nll
     text = "For a model that teaches another, do not smooth: its wrong classes carry the lesson."

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from softhot.advice import Advice, advise
-from softhot.calibration import cross_fitted_cautiously
+from softhot.calibration import cross_fitted
 from softhot.core.check import InputError
 from softhot.forecast import Forecast, forecast
 from softhot.metrics import METRICS, Bootstrap, Predictions, bootstraps, paired, score
@@ -57,7 +57,7 @@ def judge(predictions: Predictions) -> Judgement:
     r"""Score predictions, rescale them, and say what smoothing would do.
 
     Temperature scaling is judged by two-fold cross-fitting, so no row is scored with a temperature
-    that it helped to fit (:func:`softhot.calibration.cross_fitted_cautiously`); smoothing by
+    that it helped to fit (:func:`softhot.calibration.cross_fitted`); smoothing by
     :func:`softhot.forecast.forecast`. A stream of any length is read a handful of times, in
     bounded memory.
 
@@ -66,7 +66,7 @@ def judge(predictions: Predictions) -> Judgement:
     >>> judge(Predictions.from_logits(logits, labels)).sentences[0][:13]
     'Overconfident'
     """
-    fits = scaled, temperature = cross_fitted_cautiously(predictions)
+    fits = scaled, temperature = cross_fitted(predictions)
     scores, scaled_scores = score(predictions), score(scaled)
     intervals = _intervals(predictions)
     foreseen = forecast(predictions, scaled=(scaled, temperature))

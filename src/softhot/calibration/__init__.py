@@ -21,7 +21,6 @@ from softhot.calibration.temperature import (
     Temperature,
     cautious_temperature,
     cross_fitted,
-    cross_fitted_cautiously,
 )
 from softhot.calibration.vector import VectorScaling
 from softhot.metrics import TEMPERATURE, apply_temperature, fit_temperature
@@ -42,6 +41,5 @@ __all__ = [
     "apply_temperature",
     "cautious_temperature",
     "cross_fitted",
-    "cross_fitted_cautiously",
     "fit_temperature",
 ]

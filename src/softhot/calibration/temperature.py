@@ -25,15 +25,17 @@ class Temperature(Remedy):
     An overconfident model wants T > 1; label smoothing leaves T < 1 behind. The order of classes,
     and so accuracy, never changes. Works on logits and on probabilities alike, for log p differs
     from the logits by a constant in each row (Guo et al. 2017, "On calibration of modern neural
-    networks"). About 300 validation rows suffice; see :func:`fit_temperature` for the search.
+    networks"). About 300 validation rows suffice. The fit is :func:`cautious_temperature`, as
+    everywhere that softhot rescales: on few rows the plain one costs new rows dearly
+    (docs/advice.md).
 
     Where :class:`Desmoothing` moves every probability towards the corner by one linear map,
     this multiplies the logits; it did better wherever we compared the two.
 
     >>> p = Predictions.from_logits([[4.0, 0.0]] * 4, [0, 0, 0, 1])
     >>> remedy = Temperature.fit(p)
-    >>> remedy.apply(p).confidence.round(6).tolist()    # three of four are right
-    [0.75, 0.75, 0.75, 0.75]
+    >>> remedy.apply(p).confidence.round(6).tolist()    # 3 of 4 are right
+    [0.666667, 0.666667, 0.666667, 0.666667]
     """
 
     name = "temperature"
@@ -46,31 +48,13 @@ class Temperature(Remedy):
 
     @classmethod
     def fit(cls, predictions: Predictions) -> Self:
-        return cls(fit_temperature(predictions))
+        return cls(cautious_temperature(predictions))
 
     def apply(self, predictions: Predictions) -> Predictions:
         return apply_temperature(predictions, self.temperature)
 
 
 MOST = 1 << 25  # numbers of each half that a fit looks at: 256 MiB of float64
-
-
-def cross_fitted(predictions: Predictions, seed: int = 0) -> tuple[Predictions, float]:
-    """Predictions rescaled by halves, each with the T fitted on the other; and the T of all rows.
-
-    So no row is scored with a temperature that it helped to fit, and none is lost. Halves
-    of more than 2^25 numbers lend a random part to the fit: one number needs no more.
-
-    >>> p = Predictions.from_logits([[4.0, 0.0]] * 8, [0, 0, 0, 1] * 2)
-    >>> cross_fitted(p)[0].predicted.tolist() == p.predicted.tolist()
-    True
-    """
-    return _cross_fitted(predictions, seed, fit_temperature)
-
-
-def cross_fitted_cautiously(predictions: Predictions, seed: int = 0) -> tuple[Predictions, float]:
-    """:func:`cross_fitted` under Platt's doubt, see :func:`cautious_temperature`."""
-    return _cross_fitted(predictions, seed, cautious_temperature)
 
 
 def cautious_temperature(predictions: Predictions) -> float:
@@ -83,13 +67,23 @@ def cautious_temperature(predictions: Predictions) -> float:
     >>> fit_temperature(p), round(cautious_temperature(p), 3)    # 4 / T = log(39 / 1)
     (0.05, 1.092)
     """
-    k = check_predictions(predictions).num_classes
-    return fit_temperature(predictions, doubt=k / (k - 1) / (len(predictions) + 2))
+    return fit_temperature(predictions, doubt=1 / (len(check_predictions(predictions)) + 2))
 
 
-def _cross_fitted(
-    predictions: Predictions, seed: int, fit: Callable[[Predictions], float]
+def cross_fitted(
+    predictions: Predictions,
+    seed: int = 0,
+    fit: Callable[[Predictions], float] = cautious_temperature,
 ) -> tuple[Predictions, float]:
+    """Predictions rescaled by halves, each with the T fitted on the other; and the T of all rows.
+
+    So no row is scored with a temperature that it helped to fit, and none is lost. Halves
+    of more than 2^25 numbers lend a random part to the fit: one number needs no more.
+
+    >>> p = Predictions.from_logits([[4.0, 0.0]] * 8, [0, 0, 0, 1] * 2)
+    >>> cross_fitted(p)[0].predicted.tolist() == p.predicted.tolist()
+    True
+    """
     n = len(check_predictions(predictions))
     if n < 4:
         temperature = fit(predictions)

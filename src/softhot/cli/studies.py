@@ -34,7 +34,7 @@ def study(
     folds: int | None = None,
     search: str | None = None,
     budget: int | None = None,
-    select: str = "nll",
+    goal: str = "probabilities",
     out: Path | None = None,
     jobs: int | None = None,
     executor: str | None = None,
@@ -78,8 +78,8 @@ def study(
         How settings are found: grid, or optuna, which lets validation scores decide.
     budget
         Settings that a search tries for each method.
-    select
-        Metric that chooses on validation: nll, accuracy, brier, ece, ece_mass, gap, aurc.
+    goal
+        What you care about, which chooses on validation: probabilities, accuracy, ranking.
     out
         Folder of the run; by default a folder in runs/ named after data set and settings.
     jobs
@@ -93,10 +93,10 @@ def study(
         Print the comparison as JSON instead of tables.
     """
     from softhot.studies import run
-    from softhot.studies.compare import SELECT
+    from softhot.studies.compare import GOAL
     from softhot.studies.groups import reasons
 
-    SELECT.check("select", select)
+    GOAL.check("goal", goal)
     spec = _spec(
         source,
         alphas=_numbers("alphas", alphas),
@@ -121,7 +121,7 @@ def study(
             store = run(spec, folder, jobs=jobs, executor=executor, progress=both)
         for failure in store.failures:
             say(f"failed: {failure.trial.arm.name}, seed {failure.trial.seed}: {failure.reason}")
-        _publish(store, select, folder / "report.html", json)
+        _publish(store, goal, folder / "report.html", json)
     return FAILED if store.failures else 0
 
 
@@ -154,31 +154,31 @@ def status(folder: Path, /, *, json: Json = False) -> int:
 
 @app.command
 def report(
-    folder: Path, /, *, select: str = "nll", out: Path | None = None, json: Json = False
+    folder: Path, /, *, goal: str = "probabilities", out: Path | None = None, json: Json = False
 ) -> int:
     """Make the report of a run again, from what is finished so far, without training.
 
-    Example: softhot report runs/digits-1a2b3c4d --select accuracy
+    Example: softhot report runs/digits-1a2b3c4d --goal accuracy
 
     Parameters
     ----------
     folder
         Folder of the run.
-    select
-        Metric that chooses alpha on validation.
+    goal
+        What you care about, which chooses on validation: probabilities, accuracy, ranking.
     out
         The page; by default report.html in the folder.
     json
         Print the comparison as JSON instead of tables.
     """
     from softhot.studies import Store
-    from softhot.studies.compare import SELECT
+    from softhot.studies.compare import GOAL
 
-    SELECT.check("select", select)
+    GOAL.check("goal", goal)
     store = Store.open(folder)
     for damage in store.damaged:
         say(f"{damage.name} is left out: {damage.reason}")
-    _publish(store, select, out or folder / "report.html", json)
+    _publish(store, goal, out or folder / "report.html", json)
     return 0
 
 
@@ -234,7 +234,7 @@ def _spec(source: str, **options: Any) -> StudySpec:
     return StudySpec(dataset=source, **given)
 
 
-def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
+def _publish(store: Store, goal: str, page: Path, as_json: bool) -> None:
     """Compare what is finished, write the page, and print the tables and the verdict."""
     from softhot.report import render, write
     from softhot.report.alerts import reused
@@ -243,7 +243,7 @@ def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
     from softhot.studies.run import data
 
     records, spec = store.records(), store.spec
-    comparison: Comparison = compare(records, spec, select)
+    comparison: Comparison = compare(records, spec, goal)
     dataset, split = data(spec)
     tested = dataset.take(split.test)
     # A model of the user's own may have been scored on rows of its own.
@@ -251,7 +251,7 @@ def _publish(store: Store, select: str, page: Path, as_json: bool) -> None:
     html = render(
         comparison,
         records,
-        command=study_command(spec, select),
+        command=study_command(spec, goal),
         versions=versions(),
         split_digest=split.digest,
         inputs=tested.features if known else None,

@@ -25,9 +25,9 @@ def fit_temperature(predictions: Predictions, *, doubt: float = 0.0) -> float:
     each further sharpening lowers their NLL; rows whose true class is the least probable of all
     give 20. If no T makes a difference (all classes equal in every row), T is 1.
 
-    ``doubt`` spreads that share of every label over all classes, so that rows that are all right
-    do not call for T = 0.05. Platt 1999, "Probabilistic outputs for support vector machines",
-    takes K / (K - 1) / (N + 2): labels are then right as often as N right ones of N tell, by the
+    ``doubt`` is the share of every label that goes to the other classes, so that rows that are all
+    right do not call for T = 0.05. Platt 1999, "Probabilistic outputs for support vector
+    machines", takes 1 / (N + 2): labels are then right as often as N right ones of N tell, by the
     rule of succession.
 
     A true class that had probability exactly 0 takes part with the floor it was raised to.
@@ -122,7 +122,9 @@ def _slope(predictions: Predictions, b: float, doubt: float) -> tuple[float, flo
             true = (predictions.targets[at] * np.where(np.isneginf(z), 0.0, z)).sum(axis=1)
         there = ~np.isneginf(z)
         if doubt:
-            true = (1 - doubt) * true + doubt * np.where(there, z, 0.0).sum(1) / there.sum(1)
+            classes = there.sum(1)
+            others = (np.where(there, z, 0.0).sum(1) - true) / np.maximum(classes - 1, 1)
+            true = np.where(classes > 1, (1 - doubt) * true + doubt * others, true)
         away = np.where(there, z - true[:, None], 0.0)
         mean = (weight * away).sum(axis=1)
         slope += float(mean.sum())

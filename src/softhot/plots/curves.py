@@ -12,7 +12,7 @@ from softhot.calibration import apply_temperature
 from softhot.core.check import InputError
 from softhot.metrics import METRICS, Predictions
 from softhot.plots.prepare import Rows, spread
-from softhot.studies.compare import SCALED, loss, standard_error
+from softhot.studies.compare import standard_error
 
 if TYPE_CHECKING:
     from softhot.studies.compare import ArmSummary, Comparison, Estimate
@@ -22,19 +22,8 @@ SEED_LINES = 30  # thin lines a panel stays readable with; means and intervals u
 
 
 def focus(comparison: Comparison) -> ArmSummary:
-    """The arm that the page sets beside "none": of the method judged, the best on validation.
-
-    That is the chosen arm, unless "none" was chosen.
-    """
-    name = comparison.select
-    column = "validation_scaled" if name in SCALED else "validation_raw"
-    smoothed = comparison.curve[1:]
-    for arm in smoothed:
-        if arm.name == comparison.chosen:
-            return arm
-    return min(
-        smoothed, key=lambda arm: loss(name, np.array(getattr(arm, column)[name].values)).mean()
-    )
+    """The arm that the page sets beside "none": the chosen one, unless "none" was chosen."""
+    return next(arm for arm in comparison.curve if arm.name == comparison.rival)
 
 
 def prepare_curves(comparison: Comparison) -> dict[str, Rows]:

@@ -16,11 +16,11 @@ OPTIONS = (
 )
 
 
-def study_command(spec: StudySpec, select: str) -> str:
+def study_command(spec: StudySpec, goal: str) -> str:
     """The command line that makes the study again.
 
     >>> from softhot.studies import StudySpec
-    >>> study_command(StudySpec(seeds=3, label_noise=0.2), "nll")
+    >>> study_command(StudySpec(seeds=3, label_noise=0.2), "probabilities")
     'softhot study digits --label-noise 0.2 --seeds 3'
     """
     default = type(spec)(dataset=spec.dataset)
@@ -33,7 +33,7 @@ def study_command(spec: StudySpec, select: str) -> str:
         value = getattr(spec, name)
         listed = value if isinstance(value, tuple) else (value,)
         words += [f"--{name.replace('_', '-')}", ",".join(map(_word, listed))]
-    return shlex.join(words + (["--select", select] if select != "nll" else []))
+    return shlex.join(words + (["--goal", goal] if goal != "probabilities" else []))
 
 
 def _word(value: Any) -> str:

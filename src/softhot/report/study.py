@@ -130,10 +130,10 @@ def _add_curves(page: Page, comparison: Comparison, base: ArmSummary, arm: ArmSu
     data = charts.curve_data(plots.prepare_curves(comparison))
     alphas = [one.alpha for one in comparison.curve if one.alpha is not None]
     for field in ("value", "change"):
-        chart = charts.curve_chart(field, alphas, arm.alpha, comparison.select)
+        chart = charts.curve_chart(field, alphas, arm.alpha, comparison.criterion)
         page.add_chart(f"curve-{field}", chart, data)
     page.curves = {
-        "selected": comparison.select,
+        "selected": comparison.criterion,
         "seeds": len(comparison.seeds),
         "drawn": min(len(comparison.seeds), plots.SEED_LINES),
         "band": words.alpha(arm),

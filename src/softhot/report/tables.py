@@ -56,10 +56,10 @@ def marks(comparison: Comparison, arm: ArmSummary) -> list[tuple[str, str]]:
     """Labels of an arm, each with what it means."""
     found = []
     if arm.name == comparison.chosen:
-        label = METRICS[comparison.select].label
-        found.append(("chosen", f"best {label} on validation"))
-    if arm.name == comparison.one_se and comparison.one_se != comparison.chosen:
-        found.append(("1 SE", "smallest alpha within one standard error of the best"))
+        found.append(("chosen", f"what the policy takes, for {comparison.goal}"))
+    if arm.name == comparison.lowest != comparison.chosen:
+        label = METRICS[comparison.criterion].label
+        found.append(("lowest", f"best {label} on validation, by less than its standard error"))
     return found
 
 
@@ -212,12 +212,13 @@ def study_provenance(
     info = DATASETS.get(spec.dataset)
     data = [info.title, info.source, info.licence] if info else []
     seconds = float(np.nansum([record.seconds for record in records]))  # NaN: its log is lost
+    criterion = METRICS[comparison.criterion].label
     return [
         ("Data", [spec.dataset, *data]),
         ("Split, SHA-256", [split_digest]),
         ("Settings, SHA-256", [spec.digest]),
         ("Seeds compared", [", ".join(map(str, comparison.seeds))]),
-        ("Chosen by", [f"{METRICS[comparison.select].label} on validation rows, hard labels"]),
+        ("Chosen for", [f"{comparison.goal}, by {criterion} on validation rows, hard labels"]),
         ("Trials", [f"{len(records):,} of {len(spec.trials()):,}, {seconds:,.0f} s of training"]),
         ("Trained with", version_list({n: ", ".join(sorted(v)) for n, v in trained.items()})),
         ("Page made with", version_list(versions)),

@@ -69,7 +69,7 @@ def study_table(comparison: Comparison) -> Table:
             mark = MARK.get(words.judged(name, change), " ") if arm.method != "none" else " "
             cells.append(words.number(name, mean, signed=name == "gap") + mark)
         chosen = arm.name == comparison.chosen
-        note = " ◂ chosen" if chosen else " (1 SE)" if arm.name == comparison.one_se else ""
+        note = " ◂ chosen" if chosen else " (lowest)" if arm.name == comparison.lowest else ""
         style = "bold" if chosen else ""
         table.add_row(arm.name + note, f"{arm.temperature.mean:.2f}", *cells, style=style)
     return table

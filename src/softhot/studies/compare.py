@@ -1,8 +1,8 @@
 """From records to one comparison: every arm, raw and mended, against "none", seed by seed.
 
-Validation rows fit the remedies and choose each method's setting; test rows are scored once,
-afterwards, with all of that fixed. :func:`choose` is given validation predictions only: it cannot
-see the test.
+Validation rows fit the remedies and choose each method's setting, by the policy of
+:mod:`softhot.advice`; test rows are scored once, afterwards, with all of that fixed.
+:func:`choose` is given validation predictions only: it cannot see the test.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from softhot.advice import Advice, advise
-from softhot.calibration import Desmoothing, apply_temperature, fit_temperature
+from softhot import advice
+from softhot.advice import CRITERIA, Advice, Seen
+from softhot.calibration import Desmoothing, apply_temperature, cross_fitted
 from softhot.core.check import InputError, OneOf
 from softhot.core.rule import HARD, Uniform
 from softhot.core.rules import Others
@@ -27,9 +28,8 @@ from softhot.studies.spec import StudySpec
 from softhot.studies.store import Record
 from softhot.studies.verdict import FEWEST, WORTH, Verdict, judge
 
-SELECT = OneOf(*(name for name, metric in METRICS.items() if metric.best != "none"))
+GOAL = OneOf(*sorted(CRITERIA, key=lambda goal: goal != "probabilities"))  # the default first
 JUDGED = {"accuracy": "raw", "nll": "scaled"}  # the two differences that decide
-SCALED = ("nll", "brier")  # what rates probabilities is compared after scaling, the rest before
 LEVEL = 0.95  # of every interval
 
 
@@ -122,7 +122,7 @@ class MethodSummary:
         title: What it is.
         budget: How many settings it tried.
         arms: Their names, in order.
-        chosen: The best of them on validation.
+        chosen: The one that the policy takes.
         advantages: "accuracy" as trained, "nll" after temperature scaling.
     """
 
@@ -140,21 +140,23 @@ class Comparison:
 
     Attributes:
         spec: The study.
-        select: The metric that chose.
+        goal: What one cares about, of :data:`GOAL`: it chose.
         seeds: Seeds finished in every arm; no other seed is used.
         complete: Whether these are all seeds of the study.
         arms: "none" first, then method by method.
         methods: In the order of the study; each with the setting that validation chose.
-        best: The arm that is best on validation, of all.
+        best: "none" or the method's choice with the best score on validation.
         subject: The method that the verdict is about: "uniform" if it is there, else the best one.
-        chosen: The arm that is best on validation, of "none" and those of the subject.
-        one_se: The first arm, in the order of ``arms``, within one standard error of ``chosen``.
+        chosen: What :func:`softhot.advice.advise` takes for the goal, of "none" and those of the
+            subject.
+        rival: The same without "none": what the verdict sets beside it.
+        lowest: The arm with the best score on validation, of those.
         verdict: What follows, in words.
         advice: What to do with the arms of the curve, by what one cares about.
     """
 
     spec: StudySpec
-    select: str
+    goal: str
     seeds: tuple[int, ...]
     complete: bool
     arms: tuple[ArmSummary, ...]
@@ -162,9 +164,15 @@ class Comparison:
     best: str
     subject: str
     chosen: str
-    one_se: str
+    rival: str
+    lowest: str
     verdict: Verdict
     advice: dict[str, Advice]
+
+    @property
+    def criterion(self) -> str:
+        """The metric that arms compete in on validation."""
+        return CRITERIA[self.goal]
 
     @property
     def curve(self) -> tuple[ArmSummary, ...]:
@@ -181,20 +189,22 @@ Key = tuple[Arm, int]  # arm, seed
 Scores = dict[str, np.ndarray]  # metric -> (seeds,)
 
 
-def compare(records: Iterable[Record], spec: StudySpec, select: str = "nll") -> Comparison:
+def compare(
+    records: Iterable[Record], spec: StudySpec, goal: str = "probabilities"
+) -> Comparison:
     """Choose every method's setting on validation, score every arm on test, and judge.
 
     Args:
         records: Records of ``spec``, in any order; those of other studies are refused.
         spec: The study.
-        select: Metric that chooses: NLL and Brier score after temperature scaling, any other
-            before; the gap by its absolute value.
+        goal: "probabilities", "accuracy" or "ranking": what the policy of
+            :func:`softhot.advice.advise` is to serve.
 
     Raises:
         InputError: No seed is finished in every arm, a record is of another study, two records
-            were scored on other rows, or ``select`` is no score.
+            were scored on other rows, or ``goal`` is none.
     """
-    SELECT.check("select", select)
+    GOAL.check("goal", goal)
     by_key = _by_key(records, spec)
     arms = spec.arms
     seeds = tuple(s for s in range(spec.seeds) if all((arm, s) in by_key for arm in arms))
@@ -206,85 +216,85 @@ def compare(records: Iterable[Record], spec: StudySpec, select: str = "nll") -> 
             "Run the study's command again: it continues.",
         )
     keys = [(arm, seed) for arm in arms for seed in seeds]
-    choice = choose({key: by_key[key].validation for key in keys}, select)
+    choice = choose({key: by_key[key].validation for key in keys}, goal)
     summaries = _summaries({key: by_key[key].test for key in keys}, choice)
     named = {summary.name: summary for summary in summaries}
     methods = _methods(choice, named)
     tried = [arm for method in methods for arm in arms if arm.name == method.chosen]
-    best_method = choice.best_of(tried).method
-    subject = "uniform" if "uniform" in spec.grids else best_method
+    subject = "uniform" if "uniform" in spec.grids else choice.lowest(tried).method
     curve = [arm for arm in arms if arm.method in ("none", subject)]
-    chosen, one_se = choice.best_of(curve).name, choice.one_se(curve).name
-    best = choice.best_of([NONE, *tried]).name
+    chosen, rival, lowest = choice.of(curve), choice.of(curve[1:]), choice.lowest(curve)
+    best = choice.lowest([NONE, *tried]).name
     verdict = judge(
         [named[arm.name] for arm in curve],
-        chosen=chosen,
-        one_se=one_se,
-        rival=choice.best_of(curve[1:]).name,
-        select=select,
+        chosen=chosen.name,
+        rival=rival.name,
+        lowest=lowest.name,
+        goal=goal,
         planned=spec.seeds,
         rows=spec.test,
         folds=spec.folds,
         methods=[(m, named[m.chosen]) for m in methods],
         best=best,
     )
-    held = {arm.name: [by_key[arm, seed].validation for seed in seeds] for arm in curve}
     return Comparison(
         spec=spec,
-        select=select,
+        goal=goal,
         seeds=seeds,
         complete=len(seeds) == spec.seeds,
         arms=summaries,
         methods=methods,
         best=best,
         subject=subject,
-        chosen=chosen,
-        one_se=one_se,
+        chosen=chosen.name,
+        rival=rival.name,
+        lowest=lowest.name,
         verdict=verdict,
-        advice=advise(held),
+        advice=choice.advice(curve),
     )
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What validation decides: remedies and scores by arm, and so which arm is best of any.
+    """What validation decides: remedies and scores by arm, and so which arm to take of any."""
 
-    ``losses`` are the numbers that choose, (seeds,) by arm, lower is better.
-    """
-
+    goal: str
     temperatures: dict[Key, float]
     desmoothings: dict[Key, Desmoothing | None]
     raw: dict[Arm, Scores]
     scaled: dict[Arm, Scores]
-    losses: dict[Arm, np.ndarray]
+    seen: dict[str, Seen]
 
-    def best_of(self, arms: Sequence[Arm]) -> Arm:
-        """The arm with the best mean over seeds; of equals, the first."""
-        return min(arms, key=lambda arm: self.losses[arm].mean())
+    def of(self, arms: Sequence[Arm]) -> Arm:
+        """The arm that the policy takes of these, in their order."""
+        name = advice.choose(self.goal, self._seen(arms))
+        return next(arm for arm in arms if arm.name == name)
 
-    def one_se(self, arms: Sequence[Arm]) -> Arm:
-        """The first whose mean paired difference to the best is at most its standard error.
+    def lowest(self, arms: Sequence[Arm]) -> Arm:
+        """The arm with the best score, with no regard for luck; of equals, the first."""
+        return min(arms, key=lambda arm: self.seen[arm.name].score(self.goal))
 
-        Breiman et al. 1984, "Classification and regression trees", section 3.4.3; there the error
-        is that of the best alone.
-        """
-        best = self.losses[self.best_of(arms)]
-        for arm in arms:
-            behind = self.losses[arm] - best
-            if behind.mean() <= (standard_error(behind) if len(behind) > 1 else 0.0):
-                return arm
-        raise AssertionError("the best is within any error of itself")
+    def advice(self, arms: Sequence[Arm]) -> dict[str, Advice]:
+        """The advice for every goal, by the same policy."""
+        return advice.advised(self._seen(arms))
+
+    def _seen(self, arms: Sequence[Arm]) -> dict[str, Seen]:
+        return {arm.name: self.seen[arm.name] for arm in arms}
 
 
-def choose(validation: Mapping[Key, Predictions], select: str = "nll") -> Choice:
+def choose(validation: Mapping[Key, Predictions], goal: str = "probabilities") -> Choice:
     """Fit the remedies on validation predictions by (arm, seed), and score what chooses."""
-    temperatures = {key: fit_temperature(held) for key, held in validation.items()}
+    fits = {key: cross_fitted(held) for key, held in validation.items()}
+    temperatures = {key: temperature for key, (_, temperature) in fits.items()}
     desmoothings = {key: _desmoothing(key[0], held) for key, held in validation.items()}
     raw = _scores(validation)
     scaled = _scores({k: apply_temperature(p, temperatures[k]) for k, p in validation.items()})
-    column = scaled if select in SCALED else raw
-    losses = {arm: loss(select, scores[select]) for arm, scores in column.items()}
-    return Choice(temperatures, desmoothings, raw, scaled, losses)
+    names = {arm.name: [key for key in validation if key[0] == arm] for arm, _ in validation}
+    seen = advice.see(
+        {name: [validation[key] for key in keys] for name, keys in names.items()},
+        fits={name: [fits[key] for key in keys] for name, keys in names.items()},
+    )
+    return Choice(goal, temperatures, desmoothings, raw, scaled, seen)
 
 
 def _desmoothing(arm: Arm, held: Predictions) -> Desmoothing | None:
@@ -326,10 +336,10 @@ def _summaries(test: Mapping[Key, Predictions], choice: Choice) -> tuple[ArmSumm
 def _methods(choice: Choice, named: Mapping[str, ArmSummary]) -> tuple[MethodSummary, ...]:
     """Every method but "none", with corrected p-values."""
     families: dict[str, list[Arm]] = {}
-    for arm in choice.losses:
+    for arm in choice.raw:
         if arm != NONE:
             families.setdefault(arm.method, []).append(arm)
-    chosen = {name: choice.best_of(arms) for name, arms in families.items()}
+    chosen = {name: choice.of(arms) for name, arms in families.items()}
     advantages: dict[str, dict[str, Advantage]] = {name: {} for name in families}
     for metric, column in JUDGED.items():
         differences = [
@@ -392,12 +402,6 @@ def _practical(metric: str, difference: Estimate) -> float | None:
     if error == 0:
         return float(gain > WORTH[metric])
     return float(t.sf((WORTH[metric] - gain) / error, len(values) - 1))
-
-
-def loss(metric: str, values: np.ndarray) -> np.ndarray:
-    """``values`` turned so that lower is better: negated, made absolute, or as they are."""
-    best = METRICS[metric].best
-    return -values if best == "high" else np.abs(values) if best == "zero" else values
 
 
 def standard_error(values: np.ndarray) -> float:

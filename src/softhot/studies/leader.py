@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from softhot.calibration import apply_temperature, fit_temperature
+from softhot.calibration import apply_temperature, cautious_temperature
 from softhot.metrics import METRICS
 from softhot.studies.store import Damage, Record
 
@@ -26,8 +26,9 @@ class Leader:
     """Takes records one by one and knows the arm that leads.
 
     Arms are compared over the seeds that every arm with a record has, so a lucky first seed of
-    one arm does not count against the second seed of another. It judges as the comparison does
-    by default, each model at the temperature that fits it, but shows no uncertainty.
+    one arm does not count against the second seed of another. Each model is taken at the
+    temperature that fits it, as in the comparison; which arm to train with, that says
+    (:func:`softhot.advice.choose`), with regard to luck.
     """
 
     def __init__(self) -> None:
@@ -38,7 +39,7 @@ class Leader:
         if not isinstance(record, Record):
             return
         held = record.validation
-        nll = METRICS["nll"].function(apply_temperature(held, fit_temperature(held)))
+        nll = METRICS["nll"].function(apply_temperature(held, cautious_temperature(held)))
         self.nll.setdefault(record.trial.arm.name, {})[record.trial.seed] = nll
 
     @property

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from softhot.calibration import apply_temperature, fit_temperature
+from softhot.calibration import apply_temperature, cautious_temperature
 from softhot.core.check import InputError
 from softhot.metrics import METRICS
 from softhot.studies.methods import Arm, method
@@ -112,7 +112,7 @@ def validation_scores(store: Store, *, complete: bool = False) -> dict[Arm, floa
     nll: dict[Arm, list[float]] = {arm: [] for arm in store.spec.arms}
     for record in store.records():
         held = record.validation
-        scaled = apply_temperature(held, fit_temperature(held))
+        scaled = apply_temperature(held, cautious_temperature(held))
         nll[record.trial.arm].append(METRICS["nll"].function(scaled))
     whole = store.spec.seeds
     return {

@@ -1,7 +1,7 @@
 """What a study's numbers mean: one policy, in words.
 
-The alpha that validation chose (if it chose none, the best of the others) is compared with no
-smoothing on test rows by two paired differences: accuracy, and NLL after temperature scaling.
+The alpha that the policy of :func:`softhot.advice.advise` takes from validation (if it takes none,
+what it would take of the others) is compared with no smoothing on test rows by two paired differences: accuracy, and NLL after temperature scaling.
 Each is read off its 95 % interval and the smallest difference worth having (:data:`WORTH`):
 
 ====== ==========================================================================
@@ -15,8 +15,8 @@ The first line that fits decides:
 
 ============================================ ====================================
 fewer than 3 seeds                           more seeds needed
-one better, the other worse                  as the one that chose alpha reads:
-                                             accuracy if it did, else NLL
+one better, the other worse                  as the one that was asked for reads:
+                                             accuracy if it was, else NLL
 something better, validation chose to smooth smooth
 something better, validation chose not to    do not smooth, and say what is missed
 something worse                              do not smooth
@@ -78,9 +78,9 @@ def judge(
     arms: Sequence[ArmSummary],
     *,
     chosen: str,
-    one_se: str,
     rival: str,
-    select: str,
+    lowest: str,
+    goal: str,
     planned: int,
     rows: int,
     folds: int = 1,
@@ -91,9 +91,7 @@ def judge(
 
     Args:
         arms: "none", and the arms of the method that is judged, in order of alpha.
-        chosen, one_se: As in ``Comparison``.
-        rival: The best arm on validation but for "none".
-        select: The metric that chose.
+        chosen, rival, lowest, goal: As in ``Comparison``.
         planned: Seeds of the study; the arms may hold fewer.
         rows: Test rows.
         folds: Folds of the study.
@@ -110,12 +108,12 @@ def judge(
         needed: int | None = ADVISED
     else:
         decision = decide(
-            readings, smoothed=chosen == rival, by="accuracy" if select == "accuracy" else "nll"
+            readings, smoothed=chosen == rival, by="accuracy" if goal == "accuracy" else "nll"
         )
         settle = [seeds_to_settle(metric, differences[metric].values) for metric in still_open]
         needed = max(settle, default=None)
     sentences = [
-        _choice(arms, chosen, one_se, rival, select),
+        _choice(arms, chosen, rival, lowest, goal),
         _gain(none, arm, seeds),
         *(_less(arms, arm) if decision == "smooth" and arm.alpha else ()),
         *_costs(none, arm),
@@ -128,7 +126,7 @@ def judge(
         sentences.append(f"The change of {what} is still open; about {needed} seeds would tell.")
     return Verdict(
         decision,
-        _headline(decision, readings, differences, arm, chosen, select, needed),
+        _headline(decision, readings, differences, arm, chosen, goal, needed),
         arm.alpha if decision == "smooth" else 0.0,
         (*sentences, *_alerts(arms, chosen, rival, seeds, planned)),
         needed,
@@ -199,13 +197,10 @@ def seeds_to_settle(metric: str, differences: Sequence[float]) -> int:
 # --- Sentences ---------------------------------------------------------------------------------
 
 NAMES = {"accuracy": "accuracy", "nll": "NLL after scaling"}
-SELECTED_BY = {
-    **NAMES,
-    "brier": "Brier score after scaling",
-    "ece": "calibration error",
-    "ece_mass": "calibration error in bins of equal mass",
-    "gap": "the gap between confidence and accuracy",
-    "aurc": "area under the risk-coverage curve",
+JUDGED_BY = {
+    "probabilities": "NLL after scaling",
+    "accuracy": "Brier score after scaling",
+    "ranking": "area under the risk-coverage curve",
 }
 UNITS = {"accuracy": (100, 2, " points"), "nll": (1, 3, " nats"), "aurc": (1, 4, "")}
 
@@ -216,7 +211,7 @@ def _headline(
     differences: dict[str, Estimate],
     arm: ArmSummary,
     chosen: str,
-    select: str,
+    goal: str,
     needed: int | None,
 ) -> str:
     def say(*wanted: Reading) -> str:
@@ -233,12 +228,12 @@ def _headline(
         use = f"Smooth, {alpha}" if arm.alpha is not None else f"Use {arm.name}"
         return f"{use}: {gains}{f', although {losses}' if losses else ''}."
     if decision == "do not smooth" and losses:
-        which = "the choice of validation" if chosen == arm.name else "the best one on validation"
+        which = "the choice of validation" if chosen == arm.name else "the likeliest on validation"
         return f"{no}: {alpha}, {which}, {losses}{f', although {gains}' if gains else ''}."
     if decision == "do not smooth":
         return (
-            f"{no}: on validation no {_knob(arm)} improved {SELECTED_BY[select]}. But on test, "
-            f"{alpha}, the best one on validation, {gains}."
+            f"{no}: on validation no {_knob(arm)} clearly improved {JUDGED_BY[goal]}. But on test, "
+            f"{alpha}, the likeliest on validation, {gains}."
         )
     seeds = len(arm.temperature.values)
     if seeds < FEWEST:
@@ -253,28 +248,32 @@ def _headline(
     return f"{what}: {alpha}, {say('same')}."
 
 
-def _choice(arms: Sequence[ArmSummary], chosen: str, one_se: str, rival: str, select: str) -> str:
-    best, close = _named(arms, rival), _named(arms, one_se)
+def _choice(arms: Sequence[ArmSummary], chosen: str, rival: str, lowest: str, goal: str) -> str:
+    """What validation chose, and why not the arm with the best score if that is another."""
+    best, top = _named(arms, rival), _named(arms, lowest)
     smoothing, only = best.alpha is not None, len(arms) == 2
     tried = f"of {len(arms) - 1}"
     if smoothing:
         tried += f" between {arms[1].alpha} and {arms[-1].alpha}"
-    by = f"Validation, judged by {SELECTED_BY[select]},"
-    number = best.alpha if smoothing else best.name
+    by = f"Validation, judged by {JUDGED_BY[goal]},"
     if chosen != rival:
-        over = f"every {_knob(best)}; the best {tried} was {number}"
+        if top is not arms[0]:
+            return (
+                f"{by} chose {_without(best)}: it comes within one standard error of the best "
+                f"{_knob(best)} {tried}, {_value(top)}."
+            )
+        over = f"every {_knob(best)} {tried}"
         return f"{by} preferred {_without(best)} to {_setting(best) if only else over}."
-    chose = f"{by} chose {_setting(best)}{', the only one' if only else f', the best {tried}'}"
-    if close is arms[0]:
-        return (
-            f"{chose}; but even {_without(best)} comes within one standard error of it, so "
-            f"validation alone is no strong reason to {'smooth' if smoothing else 'use it'}."
-        )
-    if not smoothing:
+    chose = f"{by} chose {_setting(best)}"
+    first = "smallest" if smoothing else "first"
+    if top is not best:
+        return f"{chose}, the {first} {tried} within one standard error of the best, {_value(top)}."
+    chose += ", the only one" if only else f", the best {tried}"
+    if goal != "probabilities":
+        return f"{chose}."
+    if only or not smoothing:
         return f"{chose}; {_without(best)} does not come within one standard error of it."
-    if close is best:
-        return f"{chose}; no smaller one, 0 included, comes within one standard error of it."
-    return f"{chose}; the smallest within one standard error of it is {close.alpha}."
+    return f"{chose}; no smaller one, 0 included, comes within one standard error of it."
 
 
 def _gain(none: ArmSummary, arm: ArmSummary, seeds: int) -> str:
@@ -458,6 +457,11 @@ def _with(arm: ArmSummary) -> str:
 def _setting(arm: ArmSummary) -> str:
     """``alpha = 0.1``, or the name of an arm of another method."""
     return arm.name if arm.alpha is None else f"alpha = {arm.alpha}"
+
+
+def _value(arm: ArmSummary) -> str:
+    """``0.1``, or the name of an arm of another method."""
+    return arm.name if arm.alpha is None else f"{arm.alpha}"
 
 
 def _without(arm: ArmSummary, prefix: str = "no") -> str:
