@@ -141,9 +141,7 @@ def advised(seen: Mapping[str, Seen], goals: Iterable[str] = GOALS.names) -> dic
     return {goal: _POLICIES[goal](seen) for goal in goals}
 
 
-def see(
-    validation: Arms, *, fits: Mapping[str, Sequence[Fits]] | None = None
-) -> dict[str, Seen]:
+def see(validation: Arms, *, fits: Mapping[str, Sequence[Fits]] | None = None) -> dict[str, Seen]:
     """What :func:`choose` needs to know of every arm; the arguments are those of :func:`advise`."""
     at_hand = fits or {}
     return {

@@ -189,9 +189,7 @@ Key = tuple[Arm, int]  # arm, seed
 Scores = dict[str, np.ndarray]  # metric -> (seeds,)
 
 
-def compare(
-    records: Iterable[Record], spec: StudySpec, goal: str = "probabilities"
-) -> Comparison:
+def compare(records: Iterable[Record], spec: StudySpec, goal: str = "probabilities") -> Comparison:
     """Choose every method's setting on validation, score every arm on test, and judge.
 
     Args:

@@ -1,8 +1,9 @@
 """What a study's numbers mean: one policy, in words.
 
 The alpha that the policy of :func:`softhot.advice.advise` takes from validation (if it takes none,
-what it would take of the others) is compared with no smoothing on test rows by two paired differences: accuracy, and NLL after temperature scaling.
-Each is read off its 95 % interval and the smallest difference worth having (:data:`WORTH`):
+what it would take of the others) is compared with no smoothing on test rows by two paired
+differences: accuracy, and NLL after temperature scaling. Each is read off its 95 % interval and
+the smallest difference worth having (:data:`WORTH`):
 
 ====== ==========================================================================
 same   the whole interval is closer to 0 than what is worth having
