@@ -35,7 +35,9 @@ from softhot import (
     explain,
     smooth_labels,
 )
+from softhot.core.row import Row
 from softhot.core.similarity import from_confusion, from_embeddings, from_hierarchy
+from softhot.core.targets import make_target
 
 # ---- explain --------------------------------------------------------------------------------
 
@@ -397,3 +399,12 @@ def test_warnings_of_more_than_a_half():
     assert not caught
     assert Backend("torch", "float64") != NUMPY
     assert K == 5
+
+
+def test_single_precision_stays_single():
+    rows = np.array([[0.75, 0.25, 0.0], [0.0, 0.0, 1.0]], np.float32)
+    target = make_target(np, rows, Prior(0.1, (1, 2, 3)), 3)
+    assert target.dense().dtype == np.float32
+    row = Row(np.zeros((2, 3), np.float32), target, None)
+    partials = {"lse": 1.0, "true": np.array([-0.9, -0.9]), "prior": -0.1}
+    assert row.gradient(partials).dtype == np.float32

@@ -66,6 +66,17 @@ def test_what_would_raise_is_nan(rule, blind):
     only(*run(rule, weighted), [1, 4])
 
 
+def test_labels_alone_may_be_out_of_sight(monkeypatch):
+    """As where a framework traces them beside logits that are there."""
+    for module in (binary, losses, targets):
+        seen = lambda *arrays: all(a is None or a.dtype.kind != "i" for a in arrays)  # noqa: E731
+        monkeypatch.setattr(module, "is_concrete", seen)
+    batch = make_batch(CASES[0])
+    labels = batch.labels.copy()
+    labels[[1, 4]] = -1, 5
+    only(*run(Uniform(0.1), replace(batch, labels=labels)), [1, 4])
+
+
 @pytest.mark.parametrize("rule", [Uniform(PerSample()), Teacher(PerSample())], ids=repr)
 def test_an_alpha_out_of_range_is_nan(rule, blind):
     batch = make_batch(CASES[0])
