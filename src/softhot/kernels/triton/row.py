@@ -295,6 +295,26 @@ def finish_row(
 
 
 @triton.jit
+def whole_row(logits, prior, weight, base, k, y, share, others, by_lse, by_mean, by_expected,
+              by_square, PRIOR: tl.constexpr, WEIGHT: tl.constexpr, MAX: tl.constexpr,
+              EXPECTED: tl.constexpr, TILES: tl.constexpr, LANES: tl.constexpr,
+              VEC: tl.constexpr):  # fmt: skip
+    """Loss and plan of a row all of whose ``k`` classes are here, from ``base`` on."""
+    top, rest, count, total, expected, peak, mass, weighted, dot = scan(
+        logits, prior, weight, base, 0, k, y, 0,
+        PRIOR, WEIGHT, MAX, EXPECTED, TILES, LANES, VEC,
+    )  # fmt: skip
+    own, true, mass_true, weight_true = label_of(
+        logits, prior, weight, base, k, y, 0, PRIOR, WEIGHT
+    )
+    return finish_row(
+        top, rest, count, total, expected, peak, mass, weighted, dot,
+        own, true, mass_true, weight_true, y,
+        share, others, by_lse, by_mean, by_expected, by_square, PRIOR, WEIGHT, MAX, EXPECTED,
+    )  # fmt: skip
+
+
+@triton.jit
 def store_plan(plan, row, n, mask, highest, a, b, c, d, label, peak):
     """The plan of a row, or of many."""
     at = plan + row

@@ -18,6 +18,7 @@ from softhot.kernels.triton.row import (
     skipped,
     slope,
     store_plan,
+    whole_row,
 )
 
 
@@ -216,20 +217,12 @@ def forward(
     label = tl.load(labels + row)
     prior = prior_row(prior, row, label, prior_stride, PRIOR)
     y = tl.minimum(tl.maximum(label, -1), k).to(tl.int32)
-    base = row * stride
-    top, rest, count, total, expected, peak, mass, weighted, dot = scan(
-        logits, prior, weight, base, 0, k, y, 0,
-        PRIOR, WEIGHT, MAX, EXPECTED, TILES, LANES, VEC,
-    )  # fmt: skip
-    own, true, mass_true, weight_true = label_of(
-        logits, prior, weight, base, k, y, 0, PRIOR, WEIGHT
-    )
     if HAS_ALPHA:
         share = tl.load(alpha + row)
-    value, highest, a, b, c, d, at_label, peak = finish_row(
-        top, rest, count, total, expected, peak, mass, weighted, dot,
-        own, true, mass_true, weight_true, y,
-        share, others, by_lse, by_mean, by_expected, by_square, PRIOR, WEIGHT, MAX, EXPECTED,
+    value, highest, a, b, c, d, at_label, peak = whole_row(
+        logits, prior, weight, row * stride, k, y,
+        share, others, by_lse, by_mean, by_expected, by_square,
+        PRIOR, WEIGHT, MAX, EXPECTED, TILES, LANES, VEC,
     )  # fmt: skip
     tl.store(loss + row, value)
     store_plan(plan, row, n, True, highest, a, b, c, d, at_label, peak)
@@ -371,21 +364,13 @@ def in_place(
             label = tl.load(labels + row)
             own_prior = prior_row(prior, row, label, prior_stride, PRIOR)
             y = tl.minimum(tl.maximum(label, -1), k).to(tl.int32)
-            top, rest, count, total, expected, peak, mass, weighted, dot = scan(
-                logits, own_prior, weight, base, 0, k, y, 0,
-                PRIOR, WEIGHT, MAX, EXPECTED, TILES, LANES, VEC,
-            )  # fmt: skip
-            own, true, mass_true, weight_true = label_of(
-                logits, own_prior, weight, base, k, y, 0, PRIOR, WEIGHT
-            )
             own_share = share
             if HAS_ALPHA:
                 own_share = tl.load(alpha + row)
-            value, highest, a, b, c1, d, at_label, peak = finish_row(
-                top, rest, count, total, expected, peak, mass, weighted, dot,
-                own, true, mass_true, weight_true, y,
+            value, highest, a, b, c1, d, at_label, peak = whole_row(
+                logits, own_prior, weight, base, k, y,
                 own_share, others, by_lse, by_mean, by_expected, by_square,
-                PRIOR, WEIGHT, MAX, EXPECTED,
+                PRIOR, WEIGHT, MAX, EXPECTED, TILES, LANES, VEC,
             )  # fmt: skip
             tl.store(loss + row, value)
             by = factor(
