@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 PAGE, DATA = HERE / "claims.md", HERE / "claims.json"
 FIGURE = HERE / "claims.svg"
 PAPERS = HERE / "guide" / "three_papers.md"
+SPACE = "\N{NO-BREAK SPACE}"
 MARKS = re.compile(r"(?<=<!-- claims -->\n).*(?=<!-- /claims -->)", re.S)
 INTRO = """\
 # Ten claims, checked
@@ -193,7 +194,8 @@ def short(found: Reproduction, claim: Claim, dataset: str) -> str:
     kinds = [word for word in (REPRODUCED, NULL, REVERSED) if word in words]
     if len(kinds) <= 1:
         return "".join(kinds) or "not measured"
-    return ", ".join(f"{words.count(word)} {word}" for word in kinds)
+    counts = [f"{words.count(word)} {word}".replace(" ", SPACE) for word in kinds]
+    return ", ".join(counts)
 
 
 def draw(found: Reproduction) -> None:

@@ -1,6 +1,6 @@
 """Look at the built site: a picture of every page, as a browser shows it.
 
-    make docs && python -m docs.screenshots [PAGE ...]
+    make docs && python -m docs.screenshots [--dark] [--phone] [PAGE ...]
 
 They go to docs/_build/screenshots and are in no commit; `python -m docs.readme RUN` makes the one
 picture that is, docs/report.png.
@@ -16,18 +16,23 @@ from playwright.sync_api import sync_playwright
 
 SITE = Path(__file__).parent / "_build" / "html"
 TO = SITE.parent / "screenshots"
-SIZE = {"width": 1280, "height": 900}
+SIZE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
 
 
 def main() -> None:
     """Open each page, and save all of it."""
-    pages = [SITE / f"{name}.html" for name in sys.argv[1:]] or sorted(SITE.rglob("*.html"))
+    names = [name for name in sys.argv[1:] if name[0] != "-"]
+    dark, phone = (option in sys.argv for option in ("--dark", "--phone"))
+    pages = [SITE / f"{name}.html" for name in names] or sorted(SITE.rglob("*.html"))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        tab = browser.new_page(viewport=SIZE)
+        tab = browser.new_page(
+            viewport=PHONE if phone else SIZE, color_scheme="dark" if dark else "light"
+        )
         for path in pages:
             tab.goto(path.as_uri())
-            picture = TO / path.relative_to(SITE).with_suffix(".png")
+            kind = ("-dark" if dark else "") + ("-phone" if phone else "")
+            picture = TO / path.relative_to(SITE).with_name(f"{path.stem}{kind}.png")
             tab.screenshot(path=picture, full_page=True)
         browser.close()
     print(f"{len(pages)} pages in {TO}")

@@ -34,20 +34,20 @@ def main(seeds=5, epochs=80, settings=None):
         beats = "" if name == "uniform" else f"; above smoothing in {100 * ahead:.0f} % of pairs"
         print(f"{name:12s} {found.min():+.2f} to {found.max():+.2f} points above none{beats}")
 
-    print(f"\nevery method tuned on validation, over {seeds} seeds")
+    print(f"\nevery method tuned on validation, over {seeds} seeds; NLL after scaling")
     for method in comparison.methods:
         better = method.advantages["accuracy"].difference
         likelihood = method.advantages["nll"].difference
         print(
-            f"{method.chosen:12s} of {method.budget} settings: "
-            f"accuracy {100 * better.mean:+.2f} points ({interval(better, 100)}), "
-            f"NLL after scaling {likelihood.mean:+.3f} ({interval(likelihood)})"
+            f"{method.chosen:12s} best of {method.budget}: "
+            f"accuracy {interval(better, 2, 100)} points, NLL {interval(likelihood, 3)}"
         )
     return comparison
 
 
-def interval(estimate, factor=1):
-    return f"{factor * estimate.low:+.3f} to {factor * estimate.high:+.3f}"
+def interval(estimate, digits, factor=1):
+    mean, low, high = (factor * x for x in (estimate.mean, estimate.low, estimate.high))
+    return f"{mean:+.{digits}f} ({low:+.{digits}f} to {high:+.{digits}f})"
 
 
 if __name__ == "__main__":

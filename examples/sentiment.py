@@ -81,9 +81,9 @@ def two_classes(x, labels, parts, epochs):
     said = Predictions.from_logits(model.predict(x[parts.test], verbose=0), positive[parts.test])
     neutral = labels[parts.test] == NEUTRAL
     found = {
-        "accuracy without neutral rows": accuracy(said[~neutral]),
-        "of all": float((said.correct & ~neutral).mean()),
-        "confidence on neutral rows": confidence(said[neutral]),
+        "accuracy": float((said.correct & ~neutral).mean()),
+        "without neutral": accuracy(said[~neutral]),
+        "confidence on neutral": confidence(said[neutral]),
     }
     print("two classes   ", "   ".join(f"{k} {v:.3f}" for k, v in found.items()))
     return found

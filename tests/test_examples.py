@@ -223,7 +223,7 @@ def test_examples_of_keras(tmp_path):
     report, shape = json.loads(last)
     assert shape == [2, 1280]
     two = report["two classes"]  # the mistake
-    assert two["of all"] < two["accuracy without neutral rows"]
+    assert two["accuracy"] < two["without neutral"]
     assert report["smoothed, 0.1"]["confidence"] < report["hard labels"]["confidence"]
     assert report["votes"]["NLL of votes"] < report["hard labels"]["NLL of votes"]
     check_shown("sentiment", "\n".join(printed))

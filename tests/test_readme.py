@@ -22,10 +22,9 @@ def test_every_rule_is_listed():
         assert f"`{name}(" in README or f"{name}(" in README, name
 
 
-@pytest.mark.parametrize("command", ["study", "report", "judge", "explain"])
+@pytest.mark.parametrize("command", [name for name in cli.app if not name.startswith("-")])
 def test_every_command_is_listed(command):
     assert f"`softhot {command}" in README
-    assert command in {name for name in cli.app if not name.startswith("-")}
 
 
 def test_every_local_link_leads_somewhere():
