@@ -1,8 +1,8 @@
 """`python -m docs.readme RUN`: puts a run's verdict and a picture of its report into the README."""
 
+import argparse
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 from playwright.sync_api import sync_playwright
@@ -16,7 +16,9 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 
 def main() -> None:
     """Rewrite the block between the verdict marks, and docs/report.png."""
-    (folder,) = sys.argv[1:]
+    words = argparse.ArgumentParser("python -m docs.readme", description=main.__doc__)
+    words.add_argument("run", help="folder of the run")
+    folder = words.parse_args().run
     command = ["softhot", "report", folder]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     text = "\n".join(line.rstrip() for line in printed.splitlines()).split("\nWhat to do,")[0]

@@ -8,7 +8,7 @@ picture that is, docs/report.png.
 
 from __future__ import annotations
 
-import sys
+import argparse
 from pathlib import Path
 
 from docs.readme import CHROMIUM, FLAGS
@@ -21,9 +21,13 @@ SIZE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 800}
 
 def main() -> None:
     """Open each page, and save all of it."""
-    names = [name for name in sys.argv[1:] if name[0] != "-"]
-    dark, phone = (option in sys.argv for option in ("--dark", "--phone"))
-    pages = [SITE / f"{name}.html" for name in names] or sorted(SITE.rglob("*.html"))
+    words = argparse.ArgumentParser("python -m docs.screenshots", description=main.__doc__)
+    words.add_argument("page", nargs="*", help="such as guide/index; by default all")
+    words.add_argument("--dark", action="store_true")
+    words.add_argument("--phone", action="store_true")
+    given = words.parse_args()
+    dark, phone = given.dark, given.phone
+    pages = [SITE / f"{name}.html" for name in given.page] or sorted(SITE.rglob("*.html"))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         tab = browser.new_page(

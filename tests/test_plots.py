@@ -13,7 +13,7 @@ import softhot
 from softhot import plots
 from softhot.calibration import apply_temperature
 from softhot.core.check import InputError
-from softhot.metrics import METRICS, Predictions, accuracy, aurc, ece, reliability
+from softhot.metrics import METRICS, Predictions, accuracy, aurc, ece, reliability, template_plane
 from softhot.studies import Record, StudySpec, compare
 
 matplotlib.use("agg")  # no window, wherever the tests run
@@ -330,3 +330,17 @@ def test_spread_keeps_order_and_mean_and_leaves_room(values, room):
     assert np.mean(moved) == pytest.approx(np.mean(values), abs=1e-9)
     if (np.diff(np.array(values)[order]) >= room).all():
         assert moved == pytest.approx(values, abs=1e-9)
+
+
+def test_the_plane_of_logits_is_the_template_plane_but_for_one_linear_map():
+    """z_i - z_j = <h, w_i - w_j> + b_i - b_j: two numbers that fix the projection of h."""
+    rng = np.random.default_rng(0)
+    h, w, b = rng.normal(size=(60, 9)), rng.normal(size=(4, 9)), rng.normal(size=4)
+    p = Predictions.from_logits(h @ w.T + b, np.arange(60) % 4)
+    drawn = plots.prepare_logit_plane(p, [0, 1, 2])["points"]
+    order = np.concatenate([np.flatnonzero(p.labels == c) for c in range(3)])
+    for bias in (None, b):
+        projected = template_plane(h, w, [0, 1, 2], bias=bias).points[order]
+        given = np.array([[row["x"], row["y"], 1.0] for row in drawn])
+        linear, *_ = np.linalg.lstsq(given, projected, rcond=None)
+        assert given @ linear == pytest.approx(projected, abs=1e-9)

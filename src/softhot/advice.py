@@ -95,7 +95,9 @@ def advise(
     ranking          the arm with the lowest AURC. Rescaling barely moves an order.
     distillation     no smoothing for a teacher, whatever the scores: smoothing erases what the
                      wrong classes say about the row (Müller, Kornblith and Hinton 2019, "When
-                     does label smoothing help?"), and validation scores do not see it.
+                     does label smoothing help?"), and validation scores do not see it. This is
+                     the literature's caution and not our finding: where we measured students,
+                     none of a smoothed teacher was worse (docs/claims.md, claim 9).
     ================ ============================================================================
 
     Arms stand in the order given, from less to more smoothing. The standard error is that of the
@@ -274,7 +276,8 @@ def _for_ranking(seen: Mapping[str, Seen]) -> Advice:
 def _for_distillation(seen: Mapping[str, Seen]) -> Advice:
     first = next(iter(seen))
     value = seen[first].nll
-    text = "For a model that teaches another, do not smooth: its wrong classes carry the lesson."
+    text = "For a model that teaches another, do not smooth unless your own student does better "
+    text += "for it: no score of the teacher tells."
     return Advice("distillation", "none", first, None, "nll", value, value, text)
 
 

@@ -196,7 +196,7 @@ def _sentences(judged: Judgement) -> list[str]:
     if temperature < 0.95:
         found.append(
             "T below 1 sharpens: typical of a model trained with label smoothing, for which the "
-            "forecast does not hold. It also makes a poor teacher at high distillation temperature."
+            "forecast does not hold. As a teacher it says less of the wrong classes."
         )
     if p.floored:
         found.append(

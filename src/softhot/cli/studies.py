@@ -241,6 +241,7 @@ def _publish(store: Store, goal: str, page: Path, as_json: bool) -> None:
     from softhot.report.command import study_command
     from softhot.studies import compare
     from softhot.studies.run import data
+    from softhot.studies.status import failures
 
     records, spec = store.records(), store.spec
     comparison: Comparison = compare(records, spec, goal)
@@ -256,7 +257,7 @@ def _publish(store: Store, goal: str, page: Path, as_json: bool) -> None:
         split_digest=split.digest,
         inputs=tested.features if known else None,
         class_names=dataset.class_names if known else None,
-        failed=len(store.failures),
+        failed=failures(store),
         reused=reused(store.folder, spec),
     )
     write(page, html)

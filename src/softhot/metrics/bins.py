@@ -97,10 +97,11 @@ def ece(predictions: Predictions | Rows) -> float:
 
     Pitfalls: biased upwards when bins hold few rows (:func:`ece_debiased`); no proper score
     (giving every row the class frequencies reaches 0); hides the sign, so read it beside
-    :func:`gap`, which label smoothing flips; sees the top class only. netcal 1.4 agrees, and
-    MAPIE 1.6 if asked for one bin more, as it counts edges. torchmetrics 1.9 takes [l, u) and puts
-    confidence exactly 1 into a sixteenth bin: networks trained without smoothing do saturate at
-    1, those trained with it do not, so there the comparison is skewed.
+    :func:`gap`, which label smoothing flips; sees the top class only. MAPIE 1.6 agrees
+    if asked for one bin more, as it counts edges, and netcal 1.4 but on edges, as its bins are
+    [l, u). torchmetrics 1.9 takes [l, u) too and puts confidence exactly 1 into a sixteenth bin:
+    networks trained without smoothing do saturate at 1, those trained with it do not, so there the
+    comparison is skewed. docs/metrics-peers.md has them side by side.
     """
     return reliability(predictions, 15, "width").ece
 

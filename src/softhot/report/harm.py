@@ -79,8 +79,11 @@ def classes_finding(rows: Sequence[Mapping[str, Any]], label: str) -> str:
 def distillation(base: Sequence[Predictions], arm: Sequence[Predictions], label: str) -> str:
     """A warning for those who will teach another model with this one, with its measured reason."""
     advice = (
-        "If this model will teach another one by its probabilities, train it without smoothing: "
-        "smoothing erases what they say about the wrong classes (Müller et al. 2019)."
+        "If this model will teach another one by its probabilities, try it without smoothing too: "
+        "smoothing erases what they say about the wrong classes, and students were worse for it "
+        "(Müller et al. 2019). In our own measurements on digits and Fashion-MNIST no student of a "
+        "smoothed teacher was worse, and on digits they were better (softhot reproduce, claim 9). "
+        "Only your own student can tell; it was not measured here."
     )
     try:
         before, after = (np.mean([_tightness(one) for one in s]) for s in (base, arm))
@@ -88,12 +91,12 @@ def distillation(base: Sequence[Predictions], arm: Sequence[Predictions], label:
         return advice
     if before < TIGHTER * after:
         return (
-            f"{advice} Here the logits of a class lie no closer together at {label} than without "
-            "it, so the loss may be small; it was not measured."
+            f"{advice} The logits of a class lie no closer together at {label} than without it, so "
+            "little may be lost."
         )
     return (
-        f"{advice} Here the logits of a class lie {before / after:.1f} times closer together at "
-        f"{label}, as a share of the distance between classes."
+        f"{advice} The logits of a class lie {before / after:.1f} times closer together at "
+        f"{label} than without it, as a share of the distance between classes."
     )
 
 

@@ -56,6 +56,7 @@ class Page:
     distillation: str = ""
     planes: Sequence[Mapping[str, Any]] = ()
     tables: Sequence[Mapping[str, Any]] = ()
+    failed: Sequence[Mapping[str, str]] = ()
     command: str = ""
     settings: str = ""
     provenance: Sequence[tuple[str, Sequence[str]]] = ()

@@ -17,7 +17,7 @@ from softhot.report.page import KEPT, Page, printable
 
 if TYPE_CHECKING:
     from softhot.studies.compare import ArmSummary, Comparison
-    from softhot.studies.store import Record
+    from softhot.studies.store import Failure, Record
 
 By = dict[str, Sequence[Predictions]]
 
@@ -31,7 +31,7 @@ def render(
     split_digest: str,
     inputs: Any = None,
     class_names: Sequence[str] | None = None,
-    failed: int = 0,
+    failed: Sequence[Failure] = (),
     reused: int = 0,
 ) -> str:
     """The page of a study, as HTML.
@@ -45,7 +45,7 @@ def render(
         inputs: Of the test rows, in their order: texts, images (N, C, H, W) or numbers (N, D);
             without them examples have no picture.
         class_names: Of all classes; without them their ids are shown.
-        failed: Trials that ended in an error.
+        failed: Trials that ended in an error: each becomes a row of its own.
         reused: How often these test rows were looked at before, with other settings.
 
     Raises:
@@ -71,7 +71,7 @@ def render(
         decision=comparison.verdict.decision,
         headline=comparison.verdict.headline,
         sentences=comparison.verdict.sentences,
-        notes=alerts(comparison, arm, raw, failed=failed, reused=reused),
+        notes=alerts(comparison, arm, raw, failed=len(failed), reused=reused),
         figures=tables.key_figures(base, arm),
     )
     page.advice = [found.to_dict() for found in comparison.advice.values()]
@@ -98,6 +98,7 @@ def render(
     page.league = tables.league(comparison)
     _add_harm(page, comparison, base, arm, raw, class_names)
     page.tables = [tables.study_table(comparison, column) for column in ("raw", "scaled")]
+    page.failed = tables.failed_trials(failed)
     page.provenance = tables.study_provenance(comparison, records, versions, split_digest)
     page.command, page.settings = command, spec.to_toml()
     plain = json.dumps(comparison.to_dict())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from softhot.studies.verdict import WORTH
 
 if TYPE_CHECKING:
     from softhot.studies.compare import ArmSummary, Comparison, Estimate
-    from softhot.studies.store import Record
+    from softhot.studies.store import Failure, Record
 
 TITLES = {"raw": "As trained", "scaled": "After temperature scaling"}
 
@@ -194,6 +194,14 @@ def judgement_table(
     return _table(column, rows, note, first="Model")
 
 
+def failed_trials(failed: Iterable[Failure]) -> list[dict[str, str]]:
+    """A row for each trial that ended in an error."""
+    return [
+        {"name": one.trial.arm.name, "seed": str(one.trial.seed), "error": one.reason}
+        for one in failed
+    ]
+
+
 def study_provenance(
     comparison: Comparison,
     records: Sequence[Record],
@@ -212,7 +220,7 @@ def study_provenance(
     info = DATASETS.get(spec.dataset)
     data = [info.title, info.source, info.licence] if info else []
     seconds = float(np.nansum([record.seconds for record in records]))  # NaN: its log is lost
-    criterion = METRICS[comparison.criterion].label
+    criterion = words.short(comparison.criterion)
     return [
         ("Data", [spec.dataset, *data]),
         ("Split, SHA-256", [split_digest]),

@@ -74,9 +74,7 @@ def status(folder: str | Path) -> Status:
         elif trial.key not in active:
             if isinstance(found, Damage):
                 damaged.append(found)
-            last = ending(store.folder, trial.key)
-            if last is not None and last.event == "failed":
-                failed.append(Failure(trial, last.words))
+            failed += _failure(store, trial)
     known = [value for value in seconds if not math.isnan(value)]
     left = math.nan
     if known and claims:
@@ -90,3 +88,16 @@ def status(folder: str | Path) -> Status:
 def name(trial: TrialSpec) -> str:
     """What a trial is called in lists: its arm and its seed."""
     return f"{trial.arm.name}, seed {trial.seed}"
+
+
+def failures(store: Store) -> tuple[Failure, ...]:
+    """The trials that are not there because their last training raised an error, by their logs."""
+    there = {record.trial.key for record in store.records()}
+    missing = [trial for trial in store.spec.trials() if trial.key not in there]
+    return tuple(found for trial in missing for found in _failure(store, trial))
+
+
+def _failure(store: Store, trial: TrialSpec) -> list[Failure]:
+    """Why the trial failed when it was last trained; nothing if it did not."""
+    last = ending(store.folder, trial.key)
+    return [Failure(trial, last.words)] if last is not None and last.event == "failed" else []
