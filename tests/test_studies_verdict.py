@@ -170,7 +170,7 @@ def test_where_validation_chose_none_the_test_set_cannot_overrule_it(accuracy, n
     if accuracy == "better":
         assert found.headline.startswith(
             "Do not smooth: on validation no alpha clearly improved NLL after scaling. But on "
-            "test, with alpha = 0.1, the likeliest on validation, accuracy rises by 1.00 points"
+            "test, with alpha = 0.1, validation's choice among alphas, accuracy rises by 1.00 "
         )
     assert "is the largest alpha tried" not in text(found)
 

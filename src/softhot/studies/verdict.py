@@ -229,12 +229,12 @@ def _headline(
         use = f"Smooth, {alpha}" if arm.alpha is not None else f"Use {arm.name}"
         return f"{use}: {gains}{f', although {losses}' if losses else ''}."
     if decision == "do not smooth" and losses:
-        which = "the choice of validation" if chosen == arm.name else "the likeliest on validation"
+        which = "the choice of validation" if chosen == arm.name else _second(arm)
         return f"{no}: {alpha}, {which}, {losses}{f', although {gains}' if gains else ''}."
     if decision == "do not smooth":
         return (
             f"{no}: on validation no {_knob(arm)} clearly improved {JUDGED_BY[goal]}. But on test, "
-            f"{alpha}, the likeliest on validation, {gains}."
+            f"{alpha}, {_second(arm)}, {gains}."
         )
     seeds = len(arm.temperature.values)
     if seeds < FEWEST:
@@ -458,6 +458,11 @@ def _with(arm: ArmSummary) -> str:
 def _setting(arm: ArmSummary) -> str:
     """``alpha = 0.1``, or the name of an arm of another method."""
     return arm.name if arm.alpha is None else f"alpha = {arm.alpha}"
+
+
+def _second(arm: ArmSummary) -> str:
+    """What the arm is where validation chose none."""
+    return f"validation's choice among {_knob(arm)}s"
 
 
 def _value(arm: ArmSummary) -> str:
