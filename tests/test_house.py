@@ -30,6 +30,7 @@ NEIGHBOURS = {
     *{("files", "metrics"), ("datasets", "files")},
     *{("forecast", "metrics"), ("forecast", "calibration")},
     *{("advice", "metrics"), ("advice", "calibration")},
+    ("reproduce", "studies"),
 }
 PARTS = {path.stem for path in ROOT.iterdir() if path.stem != "__init__"}
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
