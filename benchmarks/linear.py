@@ -25,30 +25,30 @@ RIVAL = "torch"
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layer", action="append", help="only this one, as 2048x512x32000")
-    parser.add_argument("--chunked", action="store_true", help="torch's chunks too: a minute")
+    parser.add_argument(
+        "--chunked", action="store_true", help="against torch's own chunks instead: minutes"
+    )
 
 
 def rows(options: argparse.Namespace):
-    """One record a shape: seconds, ratios to torch and to the products, memory, error."""
+    """One record a shape: seconds, ratios to torch and to the products, memory, error.
+
+    Or, with ``--chunked``, the ratios to torch's own chunks.
+    """
     chosen = [tuple(int(part) for part in text.split("x")) for text in options.layer or ()]
     for shape in chosen or SHAPES:
-        yield measure(shape, options.rounds, options.chunked)
+        yield (chunked if options.chunked else measure)(shape, options.rounds)
 
 
-def measure(shape: tuple[int, int, int], rounds: int, chunked: bool) -> dict[str, object]:
+def measure(shape: tuple[int, int, int], rounds: int) -> dict[str, object]:
     inputs = batch(*shape)
     load = os.getloadavg()[0]
-    names = ("torch", "softhot", *(["torch chunked"] if chunked else []))
-    variants = {name: (lambda run=LOSSES[name]: run(*inputs)) for name in names}
+    variants = {name: (lambda run=LOSSES[name]: run(*inputs)) for name in ("torch", "softhot")}
     variants["products"] = limits.matrix_products(*shape)
     times = interleaved(variants, RIVAL, rounds)
-    # Under smoothing torch's own chunks are all logits at once, with a warning; of hard labels they
-    # take many times as long: a few rows, a few times.
-    few = (inputs[0][:FEW].detach().requires_grad_(), inputs[1], inputs[2][:FEW])
-    hard = [_seconds(lambda name=name: LOSSES[name](*few)) for name in HARD * 3 * chunked]
-    pairs = list(zip(hard[2::2], hard[3::2], strict=True))  # the first of each warms up
     return {
         "shape": list(shape),
+        "rival": RIVAL,
         "dtype": "float32",
         "load": round(load, 1),
         "seconds": {name: t.seconds for name, t in times.items()},
@@ -56,9 +56,31 @@ def measure(shape: tuple[int, int, int], rounds: int, chunked: bool) -> dict[str
         "times_products": {
             name: t.seconds / times["products"].seconds for name, t in times.items()
         },
-        "times_torch_chunked_hard": statistics.median(a / b for a, b in pairs) if chunked else None,
         "extra_megabytes": {name: extra_memory(name, shape) for name in ("torch", "softhot")},
         "error": {name: error(name, shape) for name in ("torch", "softhot")},
+    }
+
+
+def chunked(shape: tuple[int, int, int], rounds: int) -> dict[str, object]:
+    """Under smoothing torch's own chunks are all logits at once, with a warning; of hard labels
+    they take many times as long: a few rows, three times.
+    """
+    inputs = batch(*shape)
+    variants = {name: (lambda run=LOSSES[name]: run(*inputs)) for name in SMOOTH}
+    smooth = interleaved(variants, SMOOTH[0], rounds)
+    few = (inputs[0][:FEW].detach().requires_grad_(), inputs[1], inputs[2][:FEW])
+    LOSSES[HARD[1]](*few)  # warm up
+    hard = [[_seconds(lambda name=name: LOSSES[name](*few)) for name in HARD] for _ in range(3)]
+    return {
+        "shape": list(shape),
+        "rival": SMOOTH[0],
+        "dtype": "float32",
+        "seconds": {name: t.seconds for name, t in smooth.items()},
+        "times_chunked": {
+            "smooth": smooth["softhot"].ratio,
+            "hard": statistics.median(theirs / own for theirs, own in hard),
+        },
+        "rows_hard": FEW,
     }
 
 
@@ -110,6 +132,7 @@ LOSSES = {
     "torch chunked, hard": step(torch_chunked_hard),
     "softhot, hard": step(softhot.torch.linear_cross_entropy),
 }
+SMOOTH = ("torch chunked", "softhot")
 HARD = ("torch chunked, hard", "softhot, hard")
 
 
@@ -139,21 +162,21 @@ def peak(name: str, shape: tuple[int, int, int]) -> float:
 
 def table(records) -> str:
     lines = [
-        f"{'N x H x C':>18} {'softhot':>9} {'x torch':>8} {'(limit)':>8} {'x products':>10} "
-        f"{'x torch chunked, hard':>22}  {'error (torch)':<17} {'load':>5}  extra MB (torch)"
+        f"{'N x H x C':>18} {'softhot':>9} {'x torch':>8} {'(limit)':>8} {'x products':>10}  "
+        f"{'error (torch)':<17} {'load':>5}  extra MB (torch)"
     ]
     for row in records:
-        shape = " x ".join(map(str, row["shape"]))
+        start = f"{' x '.join(map(str, row['shape'])):>18} {row['seconds']['softhot']:>7.3f} s"
+        if row["rival"] != RIVAL:
+            times = row["times_chunked"]
+            text = f"{times['smooth']:.2f} x smoothed, {times['hard']:.1f} x with hard labels"
+            lines.append(f"{start}  torch's own chunks: {text}")
+            continue
         memory, times = row["extra_megabytes"], row["times_torch"]
         errors = f"{row['error']['softhot']:.0e} ({row['error']['torch']:.0e})"
-        chunked = "-"
-        if "torch chunked" in times:
-            smooth = times["softhot"] / times["torch chunked"]
-            chunked = f"{smooth:.2f}, {row['times_torch_chunked_hard']:.1f}"
         lines.append(
-            f"{shape:>18} {row['seconds']['softhot']:>7.3f} s {times['softhot']:>8.2f} "
-            f"{times['products']:>8.2f} {row['times_products']['softhot']:>10.2f} "
-            f"{chunked:>22}  {errors:<17} {row['load']:>5}  "
+            f"{start} {times['softhot']:>8.2f} {times['products']:>8.2f} "
+            f"{row['times_products']['softhot']:>10.2f}  {errors:<17} {row['load']:>5}  "
             f"{memory['softhot']:.0f} ({memory['torch']:.0f})"
         )
     return "\n".join(lines)

@@ -11,6 +11,7 @@ Variant = Callable[[], object]
 LEAST = 0.02  # seconds that one sample lasts, by repeating short calls
 # A sample is disturbed if this process was ready to run and had to wait for this part of the time.
 DISTURBED, TRIES = 0.02, 4
+LONG = 1.0  # seconds after which a sample is not taken again: rounds even out what is left
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def _calm_sample(run: Variant, calls: int) -> tuple[float, float]:
         seconds = _sample(run, calls)
         waited = (_waited() - before) / (seconds * calls)
         best = min(best, (seconds, waited), key=lambda sample: sample[1])
-        if best[1] <= DISTURBED:
+        if best[1] <= DISTURBED or seconds * calls > LONG:
             break
     return best
 
