@@ -73,7 +73,7 @@ def linear_cross_entropy(
         class_weight: C class weights, ``weight`` of :func:`softhot.torch.cross_entropy`.
         weighting, ignore_index, reduction, where, alpha, prior: as there; ``where`` and ``alpha``
             have the shape of the labels.
-        memory: bytes for a chunk of logits. By default a sixth of all logits, at most the size of
+        memory: bytes for a chunk of logits. By default about a sixth of all logits, at most the size of
             ``weight`` and at least 32 MiB; on a GPU half the size of ``weight`` and at least
             512 MiB.
         filter: None for exact gradients. A number, such as 2**-12: blocks of 128 rows by 128
@@ -356,11 +356,17 @@ def chunk_rows(hidden: Tensor, classes: int, memory: int | None) -> int:
     if memory is None:
         size = row * hidden.shape[1]
         if hidden.device.type == "cpu":
-            memory = max(CPU_CHUNK, min(n * row // 6, size))
+            memory = max(CPU_CHUNK, min(_round_up(-(-n // 6)) * row, size))
         else:
             memory = max(DEVICE_CHUNK, size // 2)
     most = max(1, BYTES.check("memory", memory) // row)
-    return -(-n // max(1, -(-n // most)))
+    rows = -(-n // max(1, -(-n // most)))
+    return min(_round_up(rows), most)
+
+
+def _round_up(rows: int) -> int:
+    """To what matrix products take at once."""
+    return -(-rows // 16) * 16
 
 
 def in_autocast(*tensors: Tensor | None) -> Iterator[Any]:
