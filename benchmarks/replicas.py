@@ -52,10 +52,26 @@ def clothes(rows: int) -> tuple[Dataset, Split]:
 
 def cases():
     digits = StudySpec(epochs=3)
-    yield "digits study, 6 arms x 10 seeds", digits.trials(), data(digits), 6.0
+    yield "digits study, 6 arms x 10 seeds", together(digits.trials()), data(digits), 6.0
     settings = {"hidden": (256,), "epochs": 1, "batch_size": 128}
     fashion = StudySpec(alphas=(0.05, 0.1, 0.2), seeds=8, **settings)
-    yield "784-256-10, batch 128, 32 replicas", fashion.trials(), clothes(640), 1.5
+    yield "784-256-10, batch 128, 32 replicas", (fashion.trials(),), clothes(640), 1.5
+
+
+def products(trials: tuple[TrialSpec, ...], given: Problem) -> None:
+    """The matrix products of these replicas' steps alone, stacked: no training is faster."""
+    widths = [given.x[0].numel(), *(trials[0].hidden or ()), given.classes]
+    rows, last = trials[0].batch_size, len(widths) - 2
+    inputs = [torch.rand(len(trials), rows, width) for width in widths]
+    weights = [torch.rand(len(trials), *pair) for pair in itertools.pairwise(widths)]
+    slopes = [torch.empty_like(weight) for weight in weights]
+    for _ in range(trials[0].epochs * -(-len(given.split.train) // rows)):
+        for layer, weight in enumerate(weights):
+            torch.bmm(inputs[layer], weight, out=inputs[layer + 1])
+        for layer in range(last, -1, -1):
+            torch.bmm(inputs[layer].mT, inputs[layer + 1], out=slopes[layer])
+            if layer:
+                torch.bmm(inputs[layer + 1], weights[layer].mT, out=inputs[layer])
 
 
 def on(threads: int, run, *arguments):
@@ -74,27 +90,30 @@ def ours(groups, given: Problem) -> None:
 
 
 def rows(options):
-    for name, trials, (dataset, split), bar in cases():
-        given, groups = problem(dataset, split), together(trials)
+    for name, groups, (dataset, split), bar in cases():
+        given, trials = problem(dataset, split), tuple(itertools.chain(*groups))
         steps = trials[0].epochs * -(-len(split.train) // trials[0].batch_size)
-        sample = trials[: len(trials) // 10 or 1]
+        sample = trials[: len(trials) // 10 or 1]  # the digits study's first group: a seed
         variants = {
             "plain": on(options.threads, plain, sample, given, False),
             "plain, one thread": on(1, plain, sample, given, False),
             "plain, fused Adam": on(options.threads, plain, sample, given, True),
             "together, one thread": on(1, ours, groups, given),
             "together": on(options.threads, ours, groups, given),
+            "the products alone": on(options.threads, products, groups[-1], given),
         }
         times = interleaved(variants, "plain", options.rounds)
         for variant, time in times.items():
+            stacked = variant.startswith("the")
             whole = variant.startswith("together")
-            count = len(trials) if whole else len(sample)
+            count = len(trials) if whole else len(groups[-1]) if stacked else len(sample)
             yield {
                 "what": name,
                 "variant": variant,
-                "replicas": len(groups[0]) if whole else 1,
+                "replicas": len(groups[-1]) if whole or stacked else 1,
                 "step_us": 1e6 * time.seconds / steps / count,
                 "ratio": time.ratio * count / len(sample),
+                "disturbed": time.disturbed,
                 "bar": bar if variant == "together" else None,
             }
 

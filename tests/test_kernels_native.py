@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import emulation
 import softhot
 from softhot import (
     ConfidencePenalty,
@@ -38,6 +39,7 @@ POOL = native.any_pool()
 SHORT = (2, 3, 7, 8, 9, 10, 15, 16, 17, 31, 32, 33, 100, 1000, 1001, 2047, 2048, 2049)
 LONG = (4097, 32000, 65537)
 ENTRIES = native.load(native.LIBRARY) if native.LIBRARY.exists() else {}
+EVERY = ENTRIES | ({"neon": emulation.neon} if emulation.PRESENT else {})
 
 
 def test_it_is_built_wherever_there_is_a_compiler():
@@ -49,10 +51,10 @@ def test_it_is_built_wherever_there_is_a_compiler():
         assert not ENTRIES
 
 
-@pytest.fixture(params=sorted(ENTRIES) or ["none"])
+@pytest.fixture(params=sorted(EVERY) or ["none"])
 def entry(request, monkeypatch):
-    """Every instruction set in turn."""
-    library = native.Library(ENTRIES.get(request.param), request.param)
+    """Every instruction set in turn, emulated or not."""
+    library = native.Library(EVERY.get(request.param), request.param)
     monkeypatch.setattr(native, "library", lambda: library)
     monkeypatch.setattr(native, "LOGITS_A_THREAD", 1)  # threads for the smallest batch
     return request.param

@@ -2,11 +2,13 @@
 
 A group is some arms times some seeds of a study, and depends on the study alone. A group of which
 some trials are missing is trained again as a whole, and only those are stored: so the bytes are the
-same, whatever was cut off before.
+same, whatever was cut off before. The first group is a single seed, so that a study soon has
+something to show.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterable, Sequence
 
@@ -29,7 +31,7 @@ def together(trials: Sequence[TrialSpec], most: int | None = None) -> tuple[Grou
 
     >>> from softhot.studies import StudySpec
     >>> [len(group) for group in together(StudySpec(seeds=10).trials(), most=30)]
-    [30, 30]
+    [6, 30, 24]
     """
     most = replicas() if most is None else most
     if most == 1:
@@ -37,7 +39,9 @@ def together(trials: Sequence[TrialSpec], most: int | None = None) -> tuple[Grou
     families: dict[tuple[object, ...], list[TrialSpec]] = {}
     for trial in trials:
         families.setdefault(_kind(trial), []).append(trial)
-    found = [group for family in families.values() for group in _cut(family, most)]
+    found: list[Group] = []
+    for family in families.values():
+        found += _cut(family, most, first=not found)
     order = {trial: i for i, trial in enumerate(trials)}
     return tuple(sorted(found, key=lambda group: order[group[0]]))
 
@@ -81,14 +85,18 @@ def _kind(trial: TrialSpec) -> tuple[object, ...]:
     return (trial.fold, bool(recipe.mixup), bool(recipe.dropout), recipe.human)
 
 
-def _cut(family: list[TrialSpec], most: int) -> Iterable[Group]:
-    """Cut arms x seeds into products of ``most`` trials, with at least one seed each."""
+def _cut(family: list[TrialSpec], most: int, first: bool) -> Iterable[Group]:
+    """Cut arms x seeds into products of ``most`` trials, with at least one seed each.
+
+    If it is the study's ``first`` family, its first seed is cut off.
+    """
     by_pair = {(trial.arm, trial.seed): trial for trial in family}
     arms = list(dict.fromkeys(trial.arm for trial in family))
     seeds = list(dict.fromkeys(trial.seed for trial in family))
     for j in range(0, len(arms), ARMS):
         some = arms[j : j + ARMS]
         step = max(1, most // len(some))
-        for i in range(0, len(seeds), step):
-            pairs = [(arm, seed) for seed in seeds[i : i + step] for arm in some]
+        starts = [0, *range(1, len(seeds), step)] if first else range(0, len(seeds), step)
+        for i, end in itertools.pairwise([*starts, len(seeds)]):
+            pairs = [(arm, seed) for seed in seeds[i:end] for arm in some]
             yield tuple(by_pair[pair] for pair in pairs if pair in by_pair)

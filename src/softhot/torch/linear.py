@@ -73,9 +73,9 @@ def linear_cross_entropy(
         class_weight: C class weights, ``weight`` of :func:`softhot.torch.cross_entropy`.
         weighting, ignore_index, reduction, where, alpha, prior: as there; ``where`` and ``alpha``
             have the shape of the labels.
-        memory: bytes for a chunk of logits. By default about a sixth of all logits, at most the size of
-            ``weight`` and at least 32 MiB; on a GPU half the size of ``weight`` and at least
-            512 MiB.
+        memory: bytes for a chunk of logits. By default about a sixth of all logits, at most the
+            size of ``weight`` and at least 32 MiB; on a GPU half the size of ``weight`` and at
+            least 512 MiB.
         filter: None for exact gradients. A number, such as 2**-12: blocks of 128 rows by 128
             classes in which no entry of ``p - q`` exceeds it are not multiplied; the mean of each
             of their rows stands for its entries (:mod:`softhot.kernels.filtered`). The loss stays

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from softhot.core.rule import Rule, Uniform
 from softhot.core.weights import PerSample
@@ -120,10 +121,7 @@ class Program:
     def passes(self) -> Iterator[int]:
         """Train every replica; after each pass over the rows, how many passes are over."""
         trial = self.trial
-        optimizer = torch.optim.AdamW(
-            [self.weights], lr=trial.learning_rate, weight_decay=0.0, fused=True
-        )
-        self.weights.grad = self.slopes
+        optimizer = Adam(self.weights, self.slopes, trial.learning_rate)
         kept = Kept(self) if trial.early_stopping else None
         orders = [batches(first, len(self.x)) for first in self.firsts.values()]
         for epoch, steps in enumerate(zip(*orders, strict=True), start=1):
@@ -240,6 +238,33 @@ class Program:
             groups = self.a * self.s if self.mixed else self.s
             found.append(self.forward(x.expand(groups, *x.shape))[2].numpy())
         return np.concatenate(found, axis=1)
+
+
+class Adam:
+    """:class:`torch.optim.Adam` of one tensor, from the function that it calls.
+
+    The class would first import torch's compiler, which takes longer than a short study.
+    """
+
+    def __init__(self, weights: Tensor, slopes: Tensor, learning_rate: float) -> None:
+        moments = [torch.zeros_like(weights)], [torch.zeros_like(weights)]
+        largest: list[Tensor] = []  # of AMSGrad, which this is not
+        self.tensors = ([weights], [slopes], *moments, largest, [torch.zeros(())])
+        self.learning_rate = learning_rate
+
+    def step(self) -> None:
+        """Change the weights by what is in ``slopes`` now."""
+        adam(
+            *self.tensors,
+            lr=self.learning_rate,
+            beta1=0.9,
+            beta2=0.999,
+            eps=1e-8,
+            weight_decay=0.0,
+            amsgrad=False,
+            maximize=False,
+            fused=True,
+        )
 
 
 class Kept:
