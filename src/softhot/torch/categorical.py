@@ -38,11 +38,9 @@ class Categorical:
     def evaluate(
         self, logits: Tensor, *, gradient: bool, upstream: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None, Any]:
-        choice = self._choose(
-            logits,
-            native=native.is_laid_out(logits, self.target),
-            triton=gpu.is_laid_out(logits, self.target),
-        )
+        on_cpu = native.is_laid_out(logits, self.target)
+        on_gpu = not on_cpu and gpu.is_laid_out(logits, self.target)
+        choice = self._choose(logits, native=on_cpu, triton=on_gpu)
         if choice.name in ("native", "triton"):
             kernel = native if choice.name == "native" else gpu
             done = kernel.evaluate(self, logits, gradient=gradient, upstream=upstream)
