@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from benchmarks import linear
+
 PAGE = Path(__file__).with_suffix(".md")
 PLOT = Path(__file__).with_name("growth.svg")
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
@@ -29,6 +31,7 @@ BARS = {
     ("bfloat16", 4096, 1000): 3,
     ("bfloat16", 1024, 32000): 6,
 }
+LAYER_BARS = {(2048, 512, 32000): 1.35, (1024, 1024, 128000): 1.1}
 INTRO = """# Speed on a CPU
 
 Written by `python -m docs.speed` from what `python -m benchmarks` measured and appended to
@@ -83,9 +86,7 @@ def logits(rows: list[Row]) -> str:
     def cells(row: Row) -> Iterable[str]:
         times, memory, error = row["times_torch"], row["extra_memory"], row["error"]
         bar = BARS.get((row["dtype"], *row["shape"]))
-        ratio = f"{times['softhot']:.3g}"
-        if bar is not None:
-            ratio += f" ({bar:g})" if times["softhot"] >= bar else f" (**missed {bar:g}**)"
+        ratio = passed(times["softhot"], bar)
         compiled = "-"
         if "compiled" in times:
             compiled = f"{times['softhot'] / times['compiled']:.1f}"
@@ -197,22 +198,92 @@ def plot(rows: list[Row]) -> None:
 
 WHY = """## What was missed, and why
 
-Looked into by timing the kernel alone, on data in the cache, cut off after each of its steps:
+Looked into by timing the kernel alone, on data in the cache, cut off after each of its steps, and
+by timing every pass of XLA's compiled programs alone:
 
 - **Distance to the limit at K = 10** (promised: at most 4). A block of 16 rows takes 97 ns on
   AVX-512: 11 to read and transpose it, 30 for the exponentials, 18 for logarithm and slopes, 28 to
   transpose it back and write, 10 for labels and sums. That alone is 4 times the exponentials.
   Around it a call through PyTorch costs about 25 microseconds of Python and 20 of autograd, and as
-  much again where the logits have pushed the interpreter out of the second-level cache.
-- **The smallest batch, (128, 10)** (1.9 times torch), is all such calls: of 47 microseconds 20 are
-  an empty autograd function, 1 is the kernel.
-- **Distance to the limit in bfloat16 at K >= 32 000** (1.5). The copy halves but the exponentials
-  stay, so the limit is arithmetic, and the kernel has more of it: a pass for the maximum, widening,
-  rounding, and a pass that writes. In float32 memory is the limit.
-- **JAX against a hard-label loss** (at most 1.1 times its time). XLA on a CPU makes a pass of its
-  own of every reduction, and the mean of the logits is one more.
-- **The first trial of a study** (5 s). Trials that train as one batch are also saved together.
+  much again where the logits have pushed the interpreter out of the second-level cache. At
+  (128, 10) there is nothing else: of 45 microseconds 18 are an empty autograd function, 1 is the
+  kernel.
+- **Distance to the limit in bfloat16 at K >= 32 000** (1.5). The copy, which is the limit, takes
+  5.1 ms at (1024, 32 000). The kernel takes 7.3 for as many logits that are in the cache already
+  (float32: 7.1, where the copy takes 10.5): the copy halves, the arithmetic does not. Of the 7.3,
+  5.9 are maximum and exponentials, for both of which every number is widened, and 1.4 round and
+  write. What is left, 2 ms, is memory that the arithmetic does not hide.
+- **JAX against a hard-label loss** (at most 1.1 times its time). XLA on a CPU makes of every
+  reduction a pass of its own over the logits. The mean is one more: taken by a matrix product, the
+  fastest of its readers, it costs 0.12 to 0.23 of optax's time, as a reduction 0.2 to 0.4. The
+  gradient looks for -inf and for the label, which reads the logits once more: 0.05 to 0.1. Without
+  the mean the same step takes 1.0 to 1.1 times optax's time. One reduction of maximum and sum
+  together is not vectorised by XLA: from 100 classes on it takes 2 to 6 times as long as both.
 """
+
+
+def layer(rows: list[Row]) -> str:
+    text = (
+        "## Hidden in: the loss of a linear layer\n\n"
+        "`softhot.torch.linear_cross_entropy` and `backward()`, against `F.linear` and "
+        "`F.cross_entropy(label_smoothing=0.1)`. No loss can be faster than the three matrix "
+        "products alone. Memory is what is needed at the peak beside inputs and gradients. "
+        "torch's own chunks (`F.linear_cross_entropy` with options) are all logits at once under "
+        "smoothing; "
+        f"with hard labels {linear.FEW} rows are timed.\n\n"
+    )
+    chunked = {tuple(r["shape"]): r["times_chunked"] for r in rows if r["rival"] != linear.RIVAL}
+    whole = {tuple(r["shape"]): r for r in rows if r["rival"] == linear.RIVAL}
+    text += of_machine(rows[-1])
+    body = []
+    for shape in linear.SHAPES:
+        if shape not in whole:
+            continue
+        row, times = whole[shape], chunked.get(shape)
+        memory, error, ratio = row["extra_megabytes"], row["error"], row["times_torch"]
+        against = f"{times['smooth']:.2f}, {times['hard']:.1f}" if times else "-"
+        body.append(
+            (
+                size(row),
+                f"{row['seconds']['softhot']:.3f}",
+                f"{passed(ratio['softhot'], LAYER_BARS[shape])}",
+                f"{ratio['products']:.2f}",
+                against,
+                f"{memory['softhot']:.0f}, {memory['torch']:.0f}",
+                f"{error['softhot']:.0e}, {error['torch']:.0e}",
+            )
+        )
+    header = (
+        "N x H x C | s | times torch (bar) | the products | times torch's chunks: smoothed, hard "
+        "| memory, MB: softhot, torch | error: softhot, torch"
+    )
+    return text + lines(header, body)
+
+
+def passed(ratio: float, bar: float | None) -> str:
+    """A ratio beside what was promised."""
+    if bar is None:
+        return f"{ratio:.3g}"
+    return f"{ratio:.3g} ({bar:g})" if ratio >= bar else f"{ratio:.3g} (**missed {bar:g}**)"
+
+
+def replicas(rows: list[Row]) -> str:
+    text = (
+        "## Studies: trials that train as one program\n\nA step of one replica, against the same "
+        "trials one after another in plain PyTorch (`nn.Sequential`, `F.cross_entropy`, "
+        "`torch.optim.Adam`). The products are those of a step alone, stacked.\n\n"
+    )
+    text += of_machine(rows[-1])
+    body = (
+        (
+            row["what"],
+            row["variant"],
+            f"{row['step_us']:.0f}",
+            passed(row["ratio"], row["bar"]),
+        )
+        for row in rows
+    )
+    return text + lines("what | variant | microseconds | times plain (bar)", body)
 
 
 def startup(rows: list[Row]) -> str:
@@ -223,9 +294,11 @@ def startup(rows: list[Row]) -> str:
 def page() -> str:
     found = {
         logits: latest("logits", ("shape", "dtype")),
+        layer: latest("linear", ("shape", "rival")),
         targets: latest("targets", ("shape",)),
         arrays: latest("arrays", ("library", "shape")),
         growth: latest("growth", ("grows", "at")),
+        replicas: latest("replicas", ("what", "variant")),
         startup: latest("startup", ("until",)),
     }
     parts = [part(rows) for part, rows in found.items() if rows]

@@ -88,7 +88,7 @@ def _kind(trial: TrialSpec) -> tuple[object, ...]:
 def _cut(family: list[TrialSpec], most: int, first: bool) -> Iterable[Group]:
     """Cut arms x seeds into products of ``most`` trials, with at least one seed each.
 
-    If it is the study's ``first`` family, its first seed is cut off.
+    If it is the study's ``first`` family, its first seed is cut off, unless that is one trial.
     """
     by_pair = {(trial.arm, trial.seed): trial for trial in family}
     arms = list(dict.fromkeys(trial.arm for trial in family))
@@ -96,7 +96,8 @@ def _cut(family: list[TrialSpec], most: int, first: bool) -> Iterable[Group]:
     for j in range(0, len(arms), ARMS):
         some = arms[j : j + ARMS]
         step = max(1, most // len(some))
-        starts = [0, *range(1, len(seeds), step)] if first else range(0, len(seeds), step)
+        alone = first and len(some) > 1
+        starts = [0, *range(1, len(seeds), step)] if alone else range(0, len(seeds), step)
         for i, end in itertools.pairwise([*starts, len(seeds)]):
             pairs = [(arm, seed) for seed in seeds[i:end] for arm in some]
             yield tuple(by_pair[pair] for pair in pairs if pair in by_pair)
