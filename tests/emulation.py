@@ -70,7 +70,7 @@ def _process() -> subprocess.Popen:
 
 def _wait_until_loaded(process: subprocess.Popen) -> None:
     """An empty batch is answered once the program runs, so its file may go."""
-    call = native.CALL.pack(*[0] * (POINTERS + 4), *[0.0] * 5, 0, 0, 1, 0)
+    call = native.CALL.pack(*[0] * POINTERS, 0, 2, 2, 0, *[0.0] * 5, 0, 0, 1, 0)
     process.stdin.write(struct.pack(f"@{POINTERS + 1}q", *[0] * POINTERS, len(call)) + call)
     process.stdin.flush()
     process.stdout.read(4)

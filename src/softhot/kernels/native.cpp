@@ -47,7 +47,8 @@ struct Call {
   int32_t dtype, reduction, threads, flags;
 };
 
-// Rows up to SEGMENT are taken W at a time; a longer one is cut into segments, taken W at a time.
+// Rows up to SEGMENT are taken W at a time; a longer one is cut into segments that are about as long,
+// and these are taken W at a time.
 enum { TINY = 16, SEGMENT = 2048, STACK = 4096, MAX_CHUNKS = 1024 };
 // A gradient of more bytes than the last cache is likely to hold is written past it.
 enum { PAST_CACHES = 32 << 20 };
@@ -225,7 +226,7 @@ template <class T>
 struct Worker {
   Job& job;
   const Call& call;
-  const int64_t n, k;
+  const int64_t n, k, segment;
   const T* const end;
   static constexpr bool FOURS = sizeof(T) == sizeof(float);  // rows are read four classes at a time
   float* exps = 0;         // the exponentials of the rows in hand
@@ -240,12 +241,24 @@ struct Worker {
   alignas(64) float loss[W], by_exp[W], by_exp_d[W], constant[W], by_prior[W], true_g[W], top_g[W];
 
   explicit Worker(Job& j)
-      : job(j), call(*j.call), n(call.n), k(call.k), end((const T*)call.logits + (n - 1) * call.stride + k) {
+      : job(j),
+        call(*j.call),
+        n(call.n),
+        k(call.k),
+        segment(even(k)),
+        end((const T*)call.logits + (n - 1) * call.stride + k) {
     store(alpha, all((float)call.share));
     store(on, all(1));
     store(scale, all(1));
     store(true_u, all(1));
     for (int r = 0; r < W; r++) priors[r] = {0, 0};
+  }
+
+  // A row in about as few segments of whole vectors as there have to be, all of a length but the last
+  // and W at a time: a short rest costs as much as W of them.
+  static int64_t even(int64_t k) {
+    const int64_t least = (k + SEGMENT - 1) / SEGMENT, count = least < W ? least : (least + W - 1) / W * W;
+    return ((k + count - 1) / count + W - 1) / W * W;
   }
 
   Block<T> block(const T* z, int64_t stride, int rows, int width) const {
@@ -506,7 +519,7 @@ struct Worker {
     }
     const T* z = (const T*)call.logits + row * call.stride;
     read_true(z, 0, 1);
-    const int groups = (int)((k / SEGMENT + W - 1) / W) + (k % SEGMENT != 0);
+    const int groups = (int)((k / segment + W - 1) / W) + (k % segment != 0);
     bool row_general = job.general;
     Floats top = all(-INFINITY);
     for (int i = 0; i < groups; i++) {
@@ -539,10 +552,10 @@ struct Worker {
       for (int r = 0; r < b.rows; r++) {
         by_exp[r] = whole.by_exp * factor[r], by_exp_d[r] = whole.by_exp_d * factor[r];
         constant[r] = whole.constant, by_prior[r] = whole.by_prior;
-        T* out = g + start(i) + r * SEGMENT;
-        if (row_general) general_write(b, r, e + r * SEGMENT, out, peak_of_row, priors[r], slopes(r));
+        T* out = g + start(i) + r * segment;
+        if (row_general) general_write(b, r, e + r * segment, out, peak_of_row, priors[r], slopes(r));
       }
-      if (!row_general) write(b, e, g + start(i), SEGMENT, by_exp, constant, job.past_caches);
+      if (!row_general) write(b, e, g + start(i), segment, by_exp, constant, job.past_caches);
     }
     true_g[0] = singles[0], top_g[0] = singles[1], by_exp[0] = whole.by_exp;
     priors[0] = prior_of(row);
@@ -552,21 +565,21 @@ struct Worker {
   }
 
   int64_t start(int group) const {
-    const int64_t whole = k / SEGMENT, segment = (int64_t)group * W;
-    return (segment < whole ? segment : whole) * SEGMENT;
+    const int64_t whole = k / segment, first = (int64_t)group * W;
+    return (first < whole ? first : whole) * segment;
   }
 
   Block<T> segment_block(const T* z, int group) const {
-    const int64_t from = start(group), whole = (k - from) / SEGMENT;
+    const int64_t from = start(group), whole = (k - from) / segment;
     if (whole == 0) return block(z + from, k - from, 1, (int)(k - from));
-    return block(z + from, SEGMENT, whole < W ? (int)whole : (int)W, SEGMENT);
+    return block(z + from, segment, whole < W ? (int)whole : (int)W, (int)segment);
   }
 
   void set_priors(int64_t row, int group) {
     for (int r = 0; job.general && r < W; r++) {
       priors[r] = prior_of(row);
-      if (priors[r].u) priors[r].u += start(group) + r * SEGMENT;
-      if (priors[r].w) priors[r].w += start(group) + r * SEGMENT;
+      if (priors[r].u) priors[r].u += start(group) + r * segment;
+      if (priors[r].w) priors[r].w += start(group) + r * segment;
     }
   }
 
@@ -580,7 +593,7 @@ struct Worker {
       const Floats factor = exp_negative(s.peak - top), gap = s.peak > -INFINITY ? s.peak - top : Floats{};
       for (int r = 0; r < W; r++) {
         const bool is_top = s.peak[r] == top;
-        if (is_top && at_top < 0) at_top = start(i) + r * SEGMENT;
+        if (is_top && at_top < 0) at_top = start(i) + r * segment;
         total += (double)factor[r] * s.total[r];
         rest += is_top ? 1.0 + s.rest[r] : (double)factor[r] * s.total[r];
         sum += s.sum[r] + (double)s.count[r] * gap[r];
@@ -617,7 +630,7 @@ struct Worker {
 
   void run() {
     alignas(64) float small[STACK];
-    const int64_t padded = (k + W - 1) / W * W, groups = k / SEGMENT / W + 2;
+    const int64_t padded = (k + W - 1) / W * W, groups = k / segment / W + 2;
     const int64_t need = k > SEGMENT ? padded * 4 + groups * sizeof(Lanes) : padded * W * 4;
     void* block = 0;
     if (need > (int64_t)sizeof small && posix_memalign(&block, 64, need)) return;  // others do the work
@@ -674,7 +687,10 @@ int run(const Call& call) {
   job.call = &call;
   job.normalizer = normalizer(call);
   if (call.normalizer) *call.normalizer = job.normalizer;
-  const int64_t step = call.k > SEGMENT ? 1 : W, wanted = 32768 / call.k;
+  const bool is_long = call.k > SEGMENT;
+  // Long rows that follow each other are fetched ahead; a thread has some of them, all have enough.
+  const int64_t step = is_long ? 1 : W, few = 262144 / call.k, fair = call.n / 64;
+  const int64_t wanted = !is_long ? 32768 / call.k : few < fair ? few : fair;
   const int64_t least = (call.n + MAX_CHUNKS - 1) / MAX_CHUNKS;
   const int64_t rows = wanted > least ? wanted : least;
   job.rows = (rows > step ? rows + step - 1 : step) / step * step;
