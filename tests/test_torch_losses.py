@@ -7,7 +7,7 @@ import torch
 import softhot
 from backends import Backend
 from batches import run
-from cases import BINARY, CASES, OPTIONS, batch_with, can_combine
+from cases import BINARY, CASES, OPTIONS, batch_with, can_combine, make_batch
 from softhot.kernels import chunked
 from softhot.torch import binary_cross_entropy_with_logits, cross_entropy
 
@@ -55,6 +55,17 @@ def test_every_rule_with_every_option_is_the_reference(case, blocks):
     for names in SINGLES:
         if can_combine(case, names):
             agree(case, names, DOUBLE, 1e-13)
+
+
+@case
+def test_gradcheck(case):
+    arrays, _ = make_batch(case, scale=2.0).rows(np.arange(4)).arguments(DOUBLE)
+    logits, labels = arrays.pop("logits").requires_grad_(), arrays.pop("labels")
+    for reduction in ("none", "mean"):
+        assert torch.autograd.gradcheck(
+            lambda z, r=reduction: cross_entropy(z, labels, case.rule, reduction=r, **arrays),
+            logits,
+        )
 
 
 @case

@@ -101,7 +101,7 @@ def ways() -> dict[str, str]:
         on_gpu = "installed, but this machine has no GPU to use it on"
     return {
         "triton": f"{on_gpu} (CUDA; rows of float32, bfloat16 or float16, class ids, any rule "
-        "whose prior is known and whose penalties are linear)",
+        "whose prior is known and whose penalties are linear or a z-loss)",
         "native": f"{native} (CPU; rows of float32, bfloat16 or float16, class ids, any rule whose "
         "prior is known and whose penalties are linear; PyTorch and NumPy)",
         "chunked": "plain PyTorch, rows in blocks that fit the cache (any device; class ids, "
