@@ -39,6 +39,7 @@ def rows(options):
                 "classes": options.classes,
                 "file_gb": size / 1e9,
                 "seconds": time.perf_counter() - began,
+                "cpu_seconds": usage.ru_utime + usage.ru_stime,
                 "peak_gb": usage.ru_maxrss * 1024 / 1e9,
                 "exit": process.returncode,
             }
@@ -47,12 +48,13 @@ def rows(options):
 
 def table(records) -> str:
     lines = [
-        "| file | rows | classes | GB on disk | seconds | peak GB |",
-        "|---|---|---|---|---|---|",
+        "| file | rows | classes | GB on disk | seconds | of CPU | peak GB |",
+        "|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| .{r['format']} | {r['rows']:,} | {r['classes']:,} | {r['file_gb']:.2f} | "
-        f"{r['seconds']:.0f} | {r['peak_gb']:.2f} |" + (" FAILED" if r["exit"] else "")
+        f"{r['seconds']:.0f} | {r['cpu_seconds']:.0f} | {r['peak_gb']:.2f} |"
+        + (" FAILED" if r["exit"] else "")
         for r in records
     ]
     return "\n".join(lines)

@@ -289,7 +289,7 @@ pairs of splits 6 and 7 were trained when it was finished, and confirm it or not
 failed on the way: to take the lowest validation NLL, and the one-standard-error rule with the usual
 temperature. On 40 validation rows that were all right, that ran to its limit of 0.05, and test NLL
 rose by half a nat. Not to rescale there cost as much in other pairs. A temperature fitted under
-Platt's doubt mended both, and is what softhot uses wherever it rescales. “One seed” shows every
+Platt's doubt mended both, and is what studies, judgements and remedies use. “One seed” shows every
 policy the validation rows of one seed only, as when nobody can afford to train more. Other
 processors round differently, which moves the last digits.
 

@@ -26,7 +26,7 @@ class Temperature(Remedy):
     and so accuracy, never changes. Works on logits and on probabilities alike, for log p differs
     from the logits by a constant in each row (Guo et al. 2017, "On calibration of modern neural
     networks"). About 300 validation rows suffice. The fit is :func:`cautious_temperature`, as
-    everywhere that softhot rescales: on few rows the plain one costs new rows dearly
+    in studies, judgements and forecasts: on few rows the plain one costs new rows dearly
     (docs/advice.md).
 
     Where :class:`Desmoothing` moves every probability towards the corner by one linear map,
