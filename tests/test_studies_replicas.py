@@ -33,8 +33,9 @@ def groups(spec):
         ("uniform", "maxsup", "margin", "l2", "focal", "others", "prior", "confidence_penalty"),
         ("dropout", "uniform+dropout"),
         ("mixup", "mixup+l2+maxsup", "dropout+mixup"),
+        ("negative", "negative+maxsup"),
     ],
-    ids=["rules", "dropout", "mixup"],
+    ids=["rules", "dropout", "mixup", "negative"],
 )
 def test_together_is_as_one_by_one(methods, hidden):
     spec = StudySpec("wine", methods=methods, hidden=hidden, **SETTINGS)
@@ -61,7 +62,7 @@ def test_early_stopping_is_each_replica_s_own():
 
 def test_groups_are_products_that_hold_every_trial_once():
     names = [name for name in METHODS if name != "none"]
-    spec = StudySpec("wine", methods=(*names, "dropout+mixup"), seeds=7, folds=2)
+    spec = StudySpec("wine", methods=(*names, "dropout+mixup", "online+maxsup"), seeds=7, folds=2)
     found = together(spec.trials())
     flat = [trial for group in found for trial in group]
     assert sorted(t.key for t in flat) == sorted(t.key for t in spec.trials())
@@ -70,10 +71,12 @@ def test_groups_are_products_that_hold_every_trial_once():
         assert len(group) == len(arms) * len(seeds)
         assert len(group) <= max(REPLICAS, len(arms))
         assert len({t.fold for t in group}) == 1
-        for what in ("mixup", "dropout", "human"):
+        for what in ("mixup", "dropout", "human", "warm_up"):
             assert len({bool(getattr(t.arm.recipe, what)) for t in group}) == 1
-    assert {t.arm.method for t in flat if (t,) in found} == {"online"}
-    assert reasons(spec.trials()) == ["online: its targets come from each model's own predictions"]
+    alone = ["online", "self_distillation", "online+maxsup"]
+    assert {t.arm.method for t in flat if (t,) in found} == set(alone)
+    said = [f"{name}: its targets come from each model's own predictions" for name in alone]
+    assert reasons(spec.trials()) == said
 
 
 def test_a_study_that_lost_trials_gets_the_same_bytes_back(tmp_path):

@@ -102,6 +102,24 @@ def test_combinations_have_as_many_settings_and_refuse_what_is_given_twice():
     assert Arm("dropout+uniform", (0.2, 0.1)).recipe == Arm("uniform+dropout", (0.1, 0.2)).recipe
 
 
+@pytest.mark.parametrize("name", ["uniform", "l2", "uniform+dropout", "human"])
+def test_a_smaller_budget_spreads_a_grid_evenly(name):
+    whole = method(name).arms()
+    for most in range(1, SETTINGS + 1):
+        spec = StudySpec(methods=[name], budget=most)
+        arms = spec.grids[name]
+        assert len(arms) == spec.budgets[name] == min(most, len(whole))
+        at = [whole.index(arm) for arm in arms]
+        assert at == sorted(at)
+        assert at == [len(whole) - 1 - i for i in reversed(at)]  # as far from one end as the other
+    given = StudySpec(methods=["uniform"], settings={"uniform": [0.1, 0.3, 0.4]}, budget=1)
+    assert given.budgets == {"uniform": 3}
+    every = StudySpec(alphas=(0.02, 0.05, 0.1, 0.2, 0.4), budget=2)
+    assert every.budgets == {"uniform": 5}
+    with pytest.raises(InputError, match=r"budget must be at most 5, for a grid; got 6"):
+        StudySpec(methods=[name], budget=6)
+
+
 def test_sizes_come_from_the_data_set_unless_given():
     spec = StudySpec.from_toml('dataset = "wine"\ntest = 50')
     assert (spec.train, spec.validation, spec.test) == (60, 40, 50)

@@ -162,39 +162,57 @@ def test_standardized_looks_at_training_rows_only():
     np.testing.assert_allclose(known.std(axis=(1, 2)), 1, atol=1e-6)
 
 
-def plain_training(trial, label_smoothing=0.0):
-    """The same training, written with torch's own parts."""
+def plain_training(trial, alpha=0.0, prior=None, rows_of="test"):
+    """The same training, written with torch's own parts; ``prior`` of each row, else 1/3 each."""
     recipe = trial.arm.recipe
     data = problem(WINE, PARTS)
     network = initial_network(dataclasses.replace(trial, arm=NONE.arm), data)
-    x, y = data.x, data.y
+    x, y = data.x, torch.eye(3)[data.y]
+    prior = torch.full((60, 3), 1 / 3) if prior is None else prior
     adam = torch.optim.AdamW(
         network.parameters(), lr=trial.learning_rate, weight_decay=recipe.weight_decay
     )
     partners, shares = (np.random.default_rng([trial.seed, i]) for i in (1, 2))
-    for rows in (step for steps in batches(trial, 60) for step in steps):
-        chosen = PARTS.train[rows]
-        mixed, target = x[chosen], torch.eye(3)[y[chosen]]
-        if recipe.mixup:
-            other = partners.permutation(len(rows))
-            share = shares.beta(recipe.mixup, recipe.mixup)
-            mixed = share * mixed + (1 - share) * mixed[other]
-            target = share * target + (1 - share) * target[other]
-        adam.zero_grad()
-        z = network(mixed)
-        torch.nn.functional.cross_entropy(z, target, label_smoothing=label_smoothing).backward()
-        adam.step()
-    return network(x[PARTS.test]).detach().numpy()
+    for epoch, of_epoch in enumerate(batches(trial, 60)):
+        part = 0 if epoch < recipe.warm_up * trial.epochs else alpha
+        for rows in of_epoch:
+            chosen = PARTS.train[rows]
+            mixed, target = x[chosen], (1 - part) * y[chosen] + part * prior[rows]
+            if recipe.mixup:
+                other = partners.permutation(len(rows))
+                share = shares.beta(recipe.mixup, recipe.mixup)
+                mixed = share * mixed + (1 - share) * mixed[other]
+                target = share * target + (1 - share) * target[other]
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(network(mixed), target).backward()
+            adam.step()
+    return network(x[getattr(PARTS, rows_of)]).detach()
 
 
 @pytest.mark.parametrize(
     ("trial", "alpha"),
-    [(NONE, 0.0), (SOFTER, 0.3), (of("l2", 3.0), 0.0), (of("uniform+mixup", 0.2, 0.4), 0.2)],
+    [
+        (NONE, 0.0),
+        (SOFTER, 0.3),
+        (of("l2", 3.0), 0.0),
+        (of("uniform+mixup", 0.2, 0.4), 0.2),
+        (of("negative", 0.3, epochs=4), -0.3),
+    ],
     ids=lambda value: getattr(getattr(value, "arm", None), "name", None),
 )
 def test_training_is_adamw_on_the_smoothed_cross_entropy(trial, alpha):
     result = train(trial, WINE, PARTS)
     np.testing.assert_allclose(result.test_logits, plain_training(trial, alpha), atol=1e-4)
+
+
+@pytest.mark.parametrize("more", ["", "+mixup"])
+def test_self_distillation_learns_from_the_plain_network_of_the_seed(more):
+    trial = of("self_distillation" + more, 0.6, *[0.4][: len(more)], seed=3, epochs=5)
+    teacher = plain_training(dataclasses.replace(trial, arm=NONE.arm), rows_of="train")
+    softer = (teacher / 4).softmax(-1)
+    expected = plain_training(trial, 0.6, softer)
+    np.testing.assert_allclose(train(trial, WINE, PARTS).test_logits, expected, atol=1e-4)
+    assert abs(expected - plain_training(trial, 0.6)).max() > 0.01
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -313,6 +331,7 @@ def test_trees_take_smoothed_targets_and_refuse_the_rest(name):
         assert (found.test_logits.argmax(1) == found.test_labels).mean() > 0.85
     assert (plain.test_logits != smooth.test_logits).any()
     refused = ("l2", "dropout", "maxsup", "focal", "margin", "online", "mixup", "uniform+l2")
+    refused += ("self_distillation", "negative", "online+maxsup")
     for method_name in refused:
         trial = dataclasses.replace(spec.trials()[0], arm=method(method_name).arms()[0])
         with pytest.raises(InputError, match="methods must be rules for targets"):

@@ -55,8 +55,9 @@ def study(
         Smoothing weights, separated by commas; 0 (no smoothing) is always among them.
     methods
         What is compared with plain cross entropy, separated by commas, each at the same number of
-        settings: uniform, others, prior, similarity, ordinal, online, confidence_penalty, maxsup,
-        margin, focal, l2, dropout, mixup, human; or combinations, as uniform+dropout.
+        settings: uniform, others, prior, similarity, ordinal, online, self_distillation, negative,
+        confidence_penalty, maxsup, margin, focal, l2, dropout, mixup, human; or combinations, as
+        uniform+dropout.
     model
         What is trained: linear, mlp, cnn (images), lstm (texts), head (on a frozen pretrained
         network), forest or boosting; or your Python file with train(trial) -> Predictions.
@@ -77,7 +78,7 @@ def study(
     search
         How settings are found: grid, or optuna, which lets validation scores decide.
     budget
-        Settings that a search tries for each method.
+        Settings tried of each method: 5 unless you say otherwise, and at most those of a grid.
     goal
         What you care about, which chooses on validation: probabilities, accuracy, ranking.
     out

@@ -71,8 +71,7 @@ def reasons(trials: Iterable[TrialSpec]) -> list[str]:
 
 
 def _reason(arm: Arm) -> str:
-    rule = arm.recipe.rule
-    if getattr(rule, "FROM_BATCH", False):
+    if arm.recipe.from_batch:
         return f"{arm.method}: its targets come from each model's own predictions"
     return ""
 
@@ -82,7 +81,8 @@ def _kind(trial: TrialSpec) -> tuple[object, ...]:
     if reason(trial):
         return (trial.key,)
     recipe = trial.arm.recipe
-    return (trial.fold, bool(recipe.mixup), bool(recipe.dropout), recipe.human)
+    kind = (bool(recipe.mixup), bool(recipe.dropout), recipe.human, recipe.warm_up)
+    return (trial.fold, *kind)
 
 
 def _cut(family: list[TrialSpec], most: int, first: bool) -> Iterable[Group]:

@@ -3,7 +3,7 @@
 >>> [arm.name for arm in method("dropout").arms()]
 ['dropout 0.1', 'dropout 0.2', 'dropout 0.3', 'dropout 0.4', 'dropout 0.5']
 >>> method("uniform+dropout").arms()[0].name
-'uniform 0.1 + dropout 0.3'
+'uniform 0.05 + dropout 0.2'
 
 A new method is one row of :data:`METHODS`. Names joined by ``+`` are combinations, of any two or
 more. Every method comes with :data:`SETTINGS` settings, so that none is tuned harder than another;
@@ -18,7 +18,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,12 +29,17 @@ from softhot.core.rules import (
     Focal,
     Margin,
     MaxSup,
+    NegativeUniform,
     Online,
     Ordinal,
     Others,
     Prior,
+    Teacher,
     Uniform,
 )
+
+if TYPE_CHECKING:
+    from softhot.datasets import Dataset
 
 SETTINGS = 5  # of every method, unless the study says otherwise
 SHARE = Interval(0, 1, "()")
@@ -47,6 +52,12 @@ class TrainingRows:
     labels: np.ndarray
     features: np.ndarray | None
     classes: int
+
+    @classmethod
+    def of(cls, data: Dataset, embedded: np.ndarray | None = None) -> TrainingRows:
+        """The rows of ``data``; an image is a row of pixels, a text what the model ``embedded``."""
+        found = embedded if data.kind == "texts" else data.features.reshape(len(data), -1)
+        return cls(data.labels, found, data.classes)
 
 
 @dataclass(frozen=True)
@@ -69,9 +80,9 @@ def _similarity(alpha: float, rows: TrainingRows) -> Rule:
     """Classes are alike as far as the mean features of their training rows are."""
     from softhot.core.similarity import from_embeddings
 
-    if rows.features is None or rows.features.ndim != 2:
-        hint = "Similarity smoothing takes class means of the features."
-        raise InputError("methods", "without 'similarity' on data without features", None, hint)
+    if rows.features is None:
+        hint = "It takes class means of features, and this model reads texts word by word."
+        raise InputError("methods", "without 'similarity' here", None, hint)
     known = rows.features.astype(np.float64)
     spread = known.std(axis=0)
     scaled = (known - known.mean(axis=0)) / np.where(spread > 0, spread, 1)
@@ -88,7 +99,7 @@ FITTED: dict[str, Callable[[float, TrainingRows], Rule]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Recipe:
     """What an arm changes about training; each default is "nothing".
 
@@ -98,6 +109,7 @@ class Recipe:
         dropout: share of hidden units set to 0 in training.
         mixup: a > 0 mixes the rows of a batch in pairs, with a share from Beta(a, a).
         human: whether to train on the data set's distributions of human labels.
+        warm_up: share of the passes, the first ones, in which the rule is plain cross entropy.
     """
 
     rule: Rule | Fitted = HARD
@@ -105,19 +117,31 @@ class Recipe:
     dropout: float = 0.0
     mixup: float = 0.0
     human: bool = False
+    warm_up: float = 0.0
+
+    @property
+    def from_batch(self) -> bool:
+        """Whether the rule's targets come with each batch, from a model's predictions."""
+        return isinstance(self.rule, Rule) and self.rule.base.FROM_BATCH
 
     def fit(self, rows: TrainingRows) -> Rule:
         """The rule, with what it takes from the training rows."""
         return self.rule.fit(rows) if isinstance(self.rule, Fitted) else self.rule
 
+    def __repr__(self) -> str:
+        changed = ", ".join(f"{name}={value!r}" for name, value in self._changed().items())
+        return f"Recipe(rule={self.rule!r}{changed and ', '}{changed})"
+
     def to_dict(self) -> dict[str, Any]:
         """The rule, and whatever else is not left at its default."""
-        found = {
+        return {"rule": self.rule.to_dict(), **self._changed()}
+
+    def _changed(self) -> dict[str, Any]:
+        return {
             field.name: value
             for field in dataclasses.fields(self)
             if field.name != "rule" and (value := getattr(self, field.name)) != field.default
         }
-        return {"rule": self.rule.to_dict(), **found}
 
     def __add__(self, other: Recipe) -> Recipe:
         """Both at once; what both would set is given twice, an :class:`InputError`."""
@@ -172,6 +196,18 @@ class Method:
             for values in (self.grid if settings is None else settings)
         )
 
+    def spread(self, most: int) -> tuple[tuple[float, ...], ...]:
+        """``most`` settings of the grid, evenly spread over it; of one, the middle.
+
+        >>> method("uniform").spread(3)
+        ((0.02,), (0.1,), (0.4,))
+        """
+        last = len(self.grid) - 1
+        if most > last:
+            return self.grid
+        steps = [last / 2] if most == 1 else [i * last / (most - 1) for i in range(most)]
+        return tuple(self.grid[round(step)] for step in steps)
+
     def recipe(self, values: Sequence[float]) -> Recipe:
         """The recipe of one setting."""
         return self.make(*values)
@@ -184,7 +220,7 @@ class Arm:
     >>> Arm("uniform", (0.1,)).name, Arm("none").name
     ('uniform 0.1', 'none')
     >>> Arm("uniform+l2", (0.1, 1.0)).recipe
-    Recipe(rule=Uniform(alpha=0.1), weight_decay=1.0, dropout=0.0, mixup=0.0, human=False)
+    Recipe(rule=Uniform(alpha=0.1), weight_decay=1.0)
     """
 
     method: str
@@ -244,6 +280,8 @@ def _one(
 
 
 ALPHAS = (0.02, 0.05, 0.1, 0.2, 0.4)
+TEMPERATURE = 4.0  # of a teacher, which is all but certain of the rows that it was trained on
+WARM_UP = 0.5  # of the passes, before a loss without a lower bound
 _ALPHA = Parameter("alpha", 0.005, 0.5)
 _POSITIVE = Interval(0, math.inf, "()")
 _BELOW_HALF = Interval(0, 0.5, "()")
@@ -286,6 +324,18 @@ METHODS: dict[str, Method] = {
             "smoothing towards what the model said an epoch ago",
             lambda alpha: Recipe(Online(alpha)),
             *(Parameter("alpha", 0.02, 0.9), SHARE, (0.1, 0.2, 0.3, 0.5, 0.7)),
+        ),
+        _one(
+            "self_distillation",
+            "smoothing towards the same network, trained before without",
+            lambda alpha: Recipe(Teacher(alpha, TEMPERATURE)),
+            *(Parameter("alpha", 0.02, 0.9), SHARE, (0.1, 0.2, 0.3, 0.5, 0.7)),
+        ),
+        _one(
+            "negative",
+            "a negative share for all classes, after half of the passes without",
+            lambda share: Recipe(NegativeUniform(-share), warm_up=WARM_UP),
+            *(Parameter("share", 0.005, 1), _POSITIVE, ALPHAS),
         ),
         _one(
             "confidence_penalty",
@@ -333,7 +383,7 @@ METHODS: dict[str, Method] = {
     )
 }
 # Of an n-by-n grid of two methods, as many points as a single method has: the middle and corners.
-_DESIGN = (1 / 2, 1 / 2), (1 / 4, 1 / 4), (1 / 4, 3 / 4), (3 / 4, 1 / 4), (3 / 4, 3 / 4)
+_DESIGN = (1 / 4, 1 / 4), (1 / 4, 3 / 4), (1 / 2, 1 / 2), (3 / 4, 1 / 4), (3 / 4, 3 / 4)
 
 
 @functools.lru_cache(maxsize=256)

@@ -81,7 +81,7 @@ def plan(spec: StudySpec, scores: Mapping[Arm, float]) -> tuple[list[Arm], bool]
             warnings.simplefilter("ignore")  # that some arguments may change: they are pinned
             sampler = optuna.samplers.TPESampler(seed=seed, **PINNED)
         study = optuna.create_study(sampler=sampler)
-        middle = known.grid[len(known.grid) // 2 if "+" not in name else 0]
+        middle = known.grid[len(known.grid) // 2]
         study.enqueue_trial(dict(zip(names, middle, strict=True)))
         distributions: dict[str, Any] = {
             key: optuna.distributions.FloatDistribution(p.low, p.high, log=p.log)

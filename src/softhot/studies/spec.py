@@ -160,8 +160,9 @@ class StudySpec(Settings):
         settings: Settings of a method to try, by its name, where they are not its own five:
             numbers, or lists of them for a method with several. Of a search, those found so far.
         search: "grid" tries the settings. "optuna" lets validation scores decide which to try
-            next, ``budget`` of them for each method.
-        budget: Settings that a search tries for each method.
+            next.
+        budget: How many settings of each method are tried. Fewer than its own five are spread
+            evenly over them; those that you give in ``alphas`` or ``settings`` are all tried.
         seeds: How many seeds; seed s fixes initial weights and batch order in every arm.
 
     Raises:
@@ -193,6 +194,10 @@ class StudySpec(Settings):
         for name, allowed in RANGES.items():
             put(name, allowed.check(name, getattr(self, name), hint if name == "version" else ""))
         SEARCH.check("search", self.search)
+        if self.search == "grid" and self.budget > SETTINGS:
+            hint = "A grid has no more; search = optuna tries as many as you like, and "
+            hint += "a study file may list more settings of a method."
+            raise InputError("budget", f"at most {SETTINGS}, for a grid", self.budget, hint)
         if self.hidden is not None:
             widths = _items("hidden", self.hidden)
             put("hidden", tuple(WIDTH.check("hidden", width) for width in widths))
@@ -231,7 +236,8 @@ class StudySpec(Settings):
                 hint = "They are the strengths of the method 'uniform': add it."
                 raise InputError("alphas", f"left out with methods {names}", self.alphas, hint)
             alphas = _alphas(self.alphas)
-            put("alphas", None if alphas == (0.0, *ALPHAS) else alphas)
+            usual = self.search == "grid" and self.budget == SETTINGS
+            put("alphas", None if usual and alphas == (0.0, *ALPHAS) else alphas)
         put("methods", names)
         put("settings", dict(sorted(found.items())))
 
@@ -241,8 +247,12 @@ class StudySpec(Settings):
         given = {**self.settings}
         if self.alphas is not None:
             given["uniform"] = tuple((alpha,) for alpha in self.alphas if alpha)
-        own = None if self.search == "grid" else ()  # a search has found none at first
-        return {name: method(name).arms(given.get(name, own)) for name in self.methods or ()}
+        found = {}
+        for name in self.methods or ():
+            known = method(name)
+            own = known.spread(self.budget) if self.search == "grid" else ()  # none found at first
+            found[name] = known.arms(given.get(name, own))
+        return found
 
     @property
     def budgets(self) -> dict[str, int]:

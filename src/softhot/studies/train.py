@@ -89,8 +89,12 @@ def check_data(trial: TrialSpec, dataset: Dataset) -> None:
     recipe = trial.arm.recipe
     if row.targets:
         rule = recipe.rule
-        plain = recipe == Recipe(rule) and trial.arm.method not in ("margin", "online")
-        if not plain or (isinstance(rule, Rule) and (rule.penalties or isinstance(rule, Focal))):
+        plain = recipe == Recipe(rule) and trial.arm.method != "margin"
+        if (
+            not plain
+            or recipe.from_batch
+            or (isinstance(rule, Rule) and (rule.penalties or isinstance(rule, Focal)))
+        ):
             hint = f"{row.title[:1].upper()}{row.title[1:]} can have its targets smoothed, no more."
             raise InputError("methods", "rules for targets", trial.arm.name, hint)
         if trial.early_stopping:
@@ -99,8 +103,9 @@ def check_data(trial: TrialSpec, dataset: Dataset) -> None:
     if recipe.human and dataset.soft_labels is None:
         hint = "It wants a data set that several people labelled, with labels left as they are."
         raise InputError("methods", f"without 'human' on {dataset.name!r}", trial.arm.name, hint)
-    if recipe.mixup and dataset.kind == "texts" and row.module != "own":
-        raise InputError("methods", "without 'mixup' on texts", trial.arm.name)
+    if recipe.mixup and row.kinds == ("texts",):
+        hint = "Words cannot be mixed; features of texts can: model = head."
+        raise InputError("methods", f"without 'mixup' for {trial.model}", trial.arm.name, hint)
 
 
 def result(

@@ -7,6 +7,7 @@ AdamW at a constant step size, mean loss over each batch, one thread. The loss i
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import importlib
 from collections.abc import Iterator
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from softhot.core.online import OnlineMeans
-from softhot.core.rule import Rule
-from softhot.studies.methods import TrainingRows
+from softhot.core.rule import HARD, Rule
+from softhot.core.rules import Online, Teacher
+from softhot.studies.methods import NONE, TrainingRows
 from softhot.studies.models import model
 from softhot.studies.spec import TrialSpec
 from softhot.studies.train import batches, one_thread
@@ -45,18 +47,15 @@ class Problem:
 def problem(dataset: Dataset, split: Split, module: str = "mlp") -> Problem:
     """The data as tensors, made once for all trials on one split by the ``module`` of the model."""
     soft = dataset.soft_labels
-    tabular = dataset.kind == "tabular"
+    x = _module(module).inputs(dataset, split)
+    embedded = x[split.train].numpy() if x.is_floating_point() else None
     return Problem(
-        x=_module(module).inputs(dataset, split),
+        x=x,
         y=torch.from_numpy(dataset.labels),
         soft=None if soft is None else torch.from_numpy(soft.astype(np.float32)),
         classes=len(dataset.class_names),
         split=split,
-        rows=TrainingRows(
-            dataset.labels[split.train],
-            dataset.features[split.train] if tabular else None,
-            len(dataset.class_names),
-        ),
+        rows=TrainingRows.of(dataset.take(split.train), embedded),
     )
 
 
@@ -120,27 +119,34 @@ def train(trial: TrialSpec, dataset: Dataset, split: Split) -> tuple[np.ndarray,
 def fit(trial: TrialSpec, data: Problem, network: nn.Module) -> None:
     """Train ``network`` in place."""
     recipe = trial.arm.recipe
-    rule = recipe.fit(data.rows)
+    warm, rules = warm_up(trial), (HARD, recipe.fit(data.rows))
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=trial.learning_rate, weight_decay=recipe.weight_decay, fused=True
     )
     x, y = data.x[data.split.train], data.y[data.split.train]
     targets = data.soft[data.split.train] if recipe.human and data.soft is not None else y
     mixing = Mixing(trial.seed, recipe.mixup) if recipe.mixup else None
-    online = OnlineMeans(data.classes) if rule.base.FROM_BATCH else None
+    online = OnlineMeans(data.classes) if isinstance(rules[1].base, Online) else None
+    teacher = taught(trial, data) if isinstance(rules[1].base, Teacher) else None
     best = Best(trial.early_stopping)
     network.train()
-    for steps in batches(trial, len(y)):
+    for epoch, steps in enumerate(batches(trial, len(y))):
+        rule = rules[epoch >= warm]
+        means = None if online is None else torch.from_numpy(online.means.astype(np.float32))
+
+        def loss_of(z: Tensor, rows: Any, rule: Rule = rule, means: Any = means) -> Tensor:
+            target, prior = targets[rows], means if teacher is None else teacher[rows]
+            return cross_entropy(z, target, rule, prior=prior, smooth_again=target.ndim == 2)
+
         for rows in steps:
-            inputs, target = x[rows], targets[rows]
+            inputs = x[rows]
             if mixing is None:
                 z = network(inputs)
-                loss = _loss(z, target, rule, online)
+                loss = loss_of(z, rows)
             else:
                 partners, share = mixing.draw(len(rows))
                 z = network(share * inputs + (1 - share) * inputs[partners])
-                loss = share * _loss(z, target, rule, online)
-                loss = loss + (1 - share) * _loss(z, target[partners], rule, online)
+                loss = share * loss_of(z, rows) + (1 - share) * loss_of(z, rows[partners])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -153,9 +159,21 @@ def fit(trial: TrialSpec, data: Problem, network: nn.Module) -> None:
     best.restore(network)
 
 
-def _loss(z: Tensor, target: Tensor, rule: Rule, online: OnlineMeans | None) -> Tensor:
-    prior = None if online is None else torch.from_numpy(online.means.astype(np.float32))
-    return cross_entropy(z, target, rule, prior=prior, smooth_again=target.ndim == 2)
+def warm_up(trial: TrialSpec) -> int:
+    """Passes, the first ones, in which the rule is plain cross entropy."""
+    return round(trial.arm.recipe.warm_up * trial.epochs)
+
+
+def taught(trial: TrialSpec, data: Problem) -> Tensor:
+    """What the network of the same seed says of the training rows when trained plainly, (N, K)."""
+    return _taught(dataclasses.replace(trial, arm=NONE), data)
+
+
+@functools.lru_cache(maxsize=1)  # the settings of a seed come one after another
+def _taught(trial: TrialSpec, data: Problem) -> Tensor:
+    network = initial_network(trial, data)
+    fit(trial, data, network)
+    return torch.from_numpy(logits(network, data, data.split.train)).softmax(-1)
 
 
 class Best:

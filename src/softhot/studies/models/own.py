@@ -118,12 +118,9 @@ def train(
         place = Path(temporary) if folder is None else folder
         place.mkdir(parents=True, exist_ok=True)
         rows = {name: _rows(dataset, getattr(split, name)) for name in ("train", "validation")}
-        labels = rows["train"].labels
-        assert labels is not None, "training rows have labels"
-        tabular = rows["train"].features if dataset.kind == "tabular" else None
         given = Trial(
             arm=trial.arm,
-            rule=trial.arm.recipe.fit(TrainingRows(labels, tabular, dataset.classes)),
+            rule=trial.arm.recipe.fit(TrainingRows.of(dataset.take(split.train))),
             seed=trial.seed,
             held_out=Rows(_rows(dataset, held).features),
             classes=dataset.class_names,

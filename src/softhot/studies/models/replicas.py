@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-from softhot.core.rule import Rule, Uniform
+from softhot.core.rule import HARD, Rule, Uniform
 from softhot.core.weights import PerSample
 from softhot.studies.methods import Arm
 from softhot.studies.models import model
-from softhot.studies.models.network import Mixing, Problem, initial_network, problem
+from softhot.studies.models.network import Mixing, Problem, initial_network, problem, warm_up
 from softhot.studies.spec import TrialSpec
 from softhot.studies.train import batches, one_thread
 from softhot.torch import cross_entropy
@@ -124,7 +124,9 @@ class Program:
         optimizer = Adam(self.weights, self.slopes, trial.learning_rate)
         kept = Kept(self) if trial.early_stopping else None
         orders = [batches(first, len(self.x)) for first in self.firsts.values()]
+        warm, rules = warm_up(trial), self.rules
         for epoch, steps in enumerate(zip(*orders, strict=True), start=1):
+            self.rules = rules if epoch > warm else [HARD] * self.a
             for rows in zip(*steps, strict=True):
                 self.step(torch.from_numpy(np.stack(rows)))
                 if self.decay is not None:

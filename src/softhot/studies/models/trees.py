@@ -23,7 +23,7 @@ def train(trial: TrialSpec, dataset: Dataset, split: Split) -> tuple[np.ndarray,
     """Logits on the validation and the test rows."""
     features = dataset.features.reshape(len(dataset), -1)
     x, y = features[split.train], dataset.labels[split.train]
-    rule = trial.arm.recipe.fit(TrainingRows(y, x, dataset.classes))
+    rule = trial.arm.recipe.fit(TrainingRows.of(dataset.take(split.train)))
     fit = {"forest": _forest, "boosting": _boosting}[trial.model]
     logits = fit(trial, rule, x, y, dataset.classes)
     return logits(features[split.validation]), logits(features[split.test])
