@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from softhot import cli
 from softhot.studies import Store
@@ -53,6 +54,41 @@ def test_a_study_prints_table_verdict_and_report(capsys):
     verdict = json.loads(run(capsys, "report", "here", "--json")[1])["verdict"]
     assert " ".join(verdict["headline"].split()) in " ".join(out.split())
     assert verdict["headline"].split(":")[0] in page
+
+
+def test_training_options_are_those_of_a_study_file(capsys):
+    options = {"hidden": "6,5", "batch-size": "32", "learning-rate": "0.0123456789", "budget": "2"}
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    arguments = ["study", "wine", "--epochs", "2", "--seeds", "2", *words, "--jobs", "1"]
+    assert run(capsys, *arguments, "--out", "here")[0] == 0
+    spec = Store.open("here").spec
+    assert (spec.hidden, spec.batch_size, spec.learning_rate) == ((6, 5), 32, 0.0123456789)
+    assert spec.budgets == {"uniform": 2}
+    # The page has the command that makes the run again, to the last digit.
+    page = Path("here/report.html").read_text()
+    for words in ("--hidden 6,5", "--batch-size 32", "--learning-rate 0.0123456789", "--budget 2"):
+        assert words in page
+    for bad in (("hidden", "6,x"), ("hidden", "0"), ("batch-size", "0"), ("learning-rate", "2")):
+        code, _, err = run(capsys, "study", "wine", f"--{bad[0]}", bad[1])
+        assert (code, err.count("\n")) == (2, 1)
+        assert bad[0].replace("-", "_") in err
+
+
+def test_images_of_several_sizes_are_brought_to_one(capsys):
+    generator = np.random.default_rng(0)
+    for i in range(24):
+        picture = generator.integers(0, 99, (8 + i, 9)) + 100 * (i % 2)
+        path = Path(f"pictures/{'dark' if i % 2 else 'light'}/{i}.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture.astype(np.uint8)).save(path)
+    arguments = ["study", "pictures", "--model", "cnn", "--epochs", "1", "--seeds", "2"]
+    code, _, err = run(capsys, *arguments, "--jobs", "1", "--out", "here")
+    assert code == 2
+    assert "image_size" in err
+    assert run(capsys, *arguments, "--jobs", "1", "--out", "here", "--image-size", "8")[0] == 0
+    assert "--image-size 8" in Path("here/report.html").read_text()
+    code, _, err = run(capsys, "study", "digits", "--image-size", "8")
+    assert (code, err.count("\n")) == (2, 1)
 
 
 def test_a_finished_study_trains_nothing_again(capsys):

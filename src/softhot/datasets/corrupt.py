@@ -25,7 +25,8 @@ def corrupt_labels(labels: Any, classes: int, noise: Any, seed: int) -> np.ndarr
     others: P(y' = j | y = i) is 1 - r for j = i, else r / (K-1). With a confusion matrix T, (K, K),
     that probability is T[i, j]. Either way the numbers are not left to chance: of the n_i rows of
     class i, n_i T[i, j] become class j, give or take less than one row, and exactly so on average
-    over seeds (systematic sampling); only which rows they are is drawn.
+    over seeds (systematic sampling); only which rows they are is drawn. So the share of wrong
+    labels over all rows is r exactly on average over seeds, and within K / N of it always.
 
     Args:
         labels: (N,) integers in 0 .. K-1.

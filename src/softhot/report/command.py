@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 # Settings that `softhot study` has an option for; with any other a study needs its file.
 OPTIONS = (
-    *("alphas", "methods", "model", "seeds", "epochs", "early_stopping", "label_noise"),
-    *("imbalance", "subset", "folds", "search", "budget"),
+    *("alphas", "methods", "model", "seeds", "epochs", "hidden", "batch_size", "learning_rate"),
+    *("early_stopping", "label_noise", "imbalance", "subset", "image_size", "folds"),
+    *("search", "budget"),
 )
 
 
@@ -37,4 +38,5 @@ def study_command(spec: StudySpec, goal: str) -> str:
 
 
 def _word(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if short == str(value) or float(short) == value else repr(value)

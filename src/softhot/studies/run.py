@@ -169,13 +169,15 @@ def _same_data(store: Store, record: Record) -> None:
 def data(of: StudySpec | TrialSpec) -> tuple[Dataset, Split]:
     """The data set and its split, of a trial that of its fold; loaded once in each process."""
     fold = of.fold if isinstance(of, TrialSpec) else None
-    names = ("dataset", "label_noise", "imbalance", "subset", "test", "split_seed", "folds")
+    names = ("dataset", "image_size", "label_noise", "imbalance", "subset", "test")
+    names += ("split_seed", "folds")
     return _data(*(getattr(of, name) for name in names), of.train, of.validation, fold)
 
 
 @functools.lru_cache(maxsize=2)
 def _data(
     name: str,
+    image_size: int | None,
     label_noise: float,
     imbalance: float,
     subset: int,
@@ -186,7 +188,7 @@ def _data(
     validation: int,
     fold: int | None,
 ) -> tuple[Dataset, Split]:
-    dataset = _loaded(name)
+    dataset = _loaded(name, image_size)
     parts = split(dataset, train, validation, test, seed)
     if fold is not None and folds > 1:
         parts = folded(dataset, parts, folds, fold)
@@ -194,8 +196,8 @@ def _data(
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(name: str) -> Dataset:
-    return load(name)
+def _loaded(name: str, image_size: int | None) -> Dataset:
+    return load(name, image_size=image_size)
 
 
 def folded(dataset: Dataset, parts: Split, folds: int, fold: int) -> Split:

@@ -16,6 +16,7 @@ from typing import Any
 
 from softhot.core.check import InputError, Interval, OneOf
 from softhot.datasets import DATASETS, load
+from softhot.datasets.sources.own import SIZE
 from softhot.studies.methods import ALPHAS, NONE, SETTINGS, Arm, method
 from softhot.studies.models import model
 
@@ -64,6 +65,7 @@ class Settings:
     """What all trials of a study share; see :class:`StudySpec` for the meaning of each."""
 
     dataset: str = "digits"
+    image_size: int | None = None
     label_noise: float = 0.0
     imbalance: float = 1.0
     subset: int = 0
@@ -124,7 +126,7 @@ class TrialSpec(Settings):
 
 
 # What is nothing unless asked for.
-OPTIONS = ("label_noise", "imbalance", "subset", "folds", "early_stopping")
+OPTIONS = ("image_size", "label_noise", "imbalance", "subset", "folds", "early_stopping")
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class StudySpec(Settings):
 
     Args:
         dataset: A name from ``softhot.datasets.DATASETS``, or the path of your own data.
+        image_size: Bring the images of a folder to so many pixels square; without it they must be
+            of one size.
         label_noise: Share of training labels made wrong on purpose, in [0, 1).
         imbalance: How much rarer the last class is made than the first, >= 1; 1 leaves all rows.
         subset: Training rows kept; 0 keeps all.
@@ -186,8 +190,13 @@ class StudySpec(Settings):
         put = functools.partial(object.__setattr__, self)
         known = isinstance(self.dataset, str) and self.dataset in DATASETS
         sizes = [getattr(self, part) for part in PARTS]
+        if self.image_size is not None:
+            put("image_size", SIZE.check("image_size", self.image_size))
+            if known:
+                hint = "Only a folder of images is resized."
+                raise InputError("image_size", "left out here", self.image_size, hint)
         if not known or any(size == 0 and not isinstance(size, bool) for size in sizes):
-            own = _sizes(self.dataset, 0 in sizes)
+            own = _sizes(self.dataset, 0 in sizes, self.image_size)
             for part, size, default in zip(PARTS, sizes, own, strict=True):
                 put(part, default if size == 0 and not isinstance(size, bool) else size)
         hint = "This version of softhot trains by another recipe; use the one that wrote it."
@@ -358,13 +367,13 @@ def _items(argument: str, value: Any) -> tuple[Any, ...]:
     return tuple(value)
 
 
-def _sizes(dataset: Any, needed: bool) -> tuple[int, ...]:
+def _sizes(dataset: Any, needed: bool, image_size: int | None) -> tuple[int, ...]:
     """Rows of each part that the data has by itself; own data is read for it, if need be."""
     if isinstance(dataset, str) and dataset in DATASETS:
         return tuple(getattr(DATASETS[dataset], part) for part in PARTS)
     if not needed and isinstance(dataset, str) and ("/" in dataset or Path(dataset).suffix):
         return (0, 0, 0)
-    found = load(dataset).sizes
+    found = load(dataset, image_size=image_size).sizes
     assert found is not None, "a data set has sizes"
     return found
 

@@ -10,11 +10,14 @@ All processes must see the run's folder under the same path, as on a shared file
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import signal
 import socket
 import urllib.parse
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
+from multiprocessing import resource_tracker
 from typing import Any
 
 from softhot.core.check import InputError, Interval, OneOf
@@ -54,6 +57,26 @@ def start(address: str | None, jobs: int | None) -> AbstractContextManager[Map]:
     except ModuleNotFoundError as error:
         hint = f"{error.name} is missing: pip install 'softhot[{name}]'."
         raise InputError("executor", "one whose library is installed", address, hint) from None
+
+
+@contextlib.contextmanager
+def children_deaf_to_interrupts() -> Iterator[None]:
+    """Processes started inside, or by threads that are, never see Ctrl-C.
+
+    This one sees it at the latest at the end.
+
+    A terminal sends Ctrl-C to all of them. This process ends the others, but each would first
+    print where it was.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # started inside, it would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def processors() -> int:

@@ -14,7 +14,14 @@ from distributed.comm import connect
 from distributed.scheduler import KilledWorker
 
 from softhot.core.check import InputError
-from softhot.studies.executors import CONNECT, Map, Results, answered, processors
+from softhot.studies.executors import (
+    CONNECT,
+    Map,
+    Results,
+    answered,
+    children_deaf_to_interrupts,
+    processors,
+)
 
 
 @contextlib.contextmanager
@@ -26,14 +33,15 @@ def start(place: str, jobs: int | None) -> Iterator[Map]:
         quiet.setLevel(logging.CRITICAL)  # it tells at length what ends well
         if place == "local":
             workers = processors() if jobs is None else jobs
-            cluster: Any = stack.enter_context(
-                LocalCluster(
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    dashboard_address=None,
-                    silence_logs=logging.CRITICAL,
+            with children_deaf_to_interrupts():  # so is the thread that starts workers, also later
+                cluster: Any = stack.enter_context(
+                    LocalCluster(
+                        n_workers=workers,
+                        threads_per_worker=1,
+                        dashboard_address=None,
+                        silence_logs=logging.CRITICAL,
+                    )
                 )
-            )
         else:
             host, port = answered("dask", place)
             cluster = f"tcp://{host}:{port}"

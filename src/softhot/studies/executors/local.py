@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from typing import Any
 
-from softhot.studies.executors import Map, Results, processors
+from softhot.studies.executors import Map, Results, children_deaf_to_interrupts, processors
 
 IDLE = 20  # seconds after which a process without work ends
 
@@ -46,7 +44,7 @@ def _parallel(function: Callable[[Any], Any], items: Sequence[Any], jobs: int) -
     # Of a process that was killed: whoever calls this sees it, and says it once.
     warnings.filterwarnings("ignore", "A worker stopped while some jobs", module="joblib")
     try:
-        with _children_deaf_to_interrupts():
+        with children_deaf_to_interrupts():
             outcomes = parallel(joblib.delayed(function)(item) for item in items)
         try:
             for outcome in outcomes:  # noqa: UP028  ("yield from" would close it unfiltered)
@@ -81,21 +79,3 @@ class WithParent:
         while os.getppid() == self.parent:
             time.sleep(0.5)
         os._exit(1)
-
-
-@contextlib.contextmanager
-def _children_deaf_to_interrupts() -> Iterator[None]:
-    """Processes started inside never see Ctrl-C; this one sees it at the latest at the end.
-
-    A terminal sends Ctrl-C to all of them. This process ends the others, but each would first
-    print where it was.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    resource_tracker.ensure_running()  # started inside, it would lift the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

