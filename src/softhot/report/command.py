@@ -24,8 +24,10 @@ def study_command(spec: StudySpec, goal: str) -> str:
     >>> study_command(StudySpec(seeds=3, label_noise=0.2), "probabilities")
     'softhot study digits --label-noise 0.2 --seeds 3'
     """
-    default = type(spec)(dataset=spec.dataset)
+    # Without image_size, sizes could not be counted where images differ in theirs.
+    default = type(spec)(dataset=spec.dataset, image_size=spec.image_size)
     changed = [f.name for f in fields(spec) if getattr(spec, f.name) != getattr(default, f.name)]
+    changed += ["image_size"] if spec.image_size is not None else []
     words = ["softhot", "study", spec.dataset]
     for name in changed:
         if name not in OPTIONS:
