@@ -195,7 +195,7 @@ def test_what_would_have_no_effect_is_refused(given, argument):
 def test_unknown_names_get_a_suggestion():
     with pytest.raises(InputError, match=r"got 'alfas'. Did you mean 'alphas'\?"):
         StudySpec.from_toml("alfas = [0.1]")
-    with pytest.raises(InputError, match=r"one of dataset, label_noise, .*got 'zzz'\.$"):
+    with pytest.raises(InputError, match=r"one of dataset, image_size, .*got 'zzz'\.$"):
         StudySpec.from_toml("[zzz]\nx = 1")
 
 

@@ -169,9 +169,9 @@ def _same_data(store: Store, record: Record) -> None:
 def data(of: StudySpec | TrialSpec) -> tuple[Dataset, Split]:
     """The data set and its split, of a trial that of its fold; loaded once in each process."""
     fold = of.fold if isinstance(of, TrialSpec) else None
-    names = ("dataset", "image_size", "label_noise", "imbalance", "subset", "test")
-    names += ("split_seed", "folds")
-    return _data(*(getattr(of, name) for name in names), of.train, of.validation, fold)
+    names = ("dataset", "image_size", "label_noise", "imbalance", "subset", "test", "split_seed")
+    shared = [getattr(of, name) for name in names]
+    return _data(*shared, of.folds, of.train, of.validation, fold)
 
 
 @functools.lru_cache(maxsize=2)
