@@ -78,11 +78,12 @@ temperature scaling; bold is what is left after Holm's correction over the metho
 and ECE are by hard labels; "scaled" is after temperature scaling, where a fall is a gain.
 `python -m docs.results` writes this page.
 
-What to take from them: smoothing pays on the digits and is worth little or harms elsewhere. Training
-on the votes of about 20 people a sentence (`human`) is more accurate than plain training and than
-smoothing with the LSTM, and less accurate than plain training with the perceptron on MiniLM, where
-weight decay and dropout do best. The digits with wrong labels, and Fashion-MNIST, were run with
-fewer methods or rows than the others; their commands say which.
+What to take from them: smoothing pays on the digits with at most 20 % wrong labels, and is worth
+little or harms elsewhere. Training on the votes of about 20 people a sentence (`human`) is more
+accurate with the LSTM than plain training, and than smoothing as strong as validation chose; with
+the perceptron on MiniLM it is less accurate than plain training, and weight decay and dropout do
+best. The digits with wrong labels, and Fashion-MNIST, were run with fewer methods or rows than the
+others; their commands say which.
 """
 
 
