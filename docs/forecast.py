@@ -338,8 +338,8 @@ both. Nothing here is larger than a network of three layers. So the forecast is 
 ## On studies by which nothing was fitted
 
 {later_studies} studies more, {later_pairs} pairs, were trained when the constants were fixed: other
-pictures, other networks, and labels that are wrong in training and on validation rows, not on test
-rows. Mean confidence is off by {later_error} points on average over these studies; the optimum of
+pictures, other networks, and labels that are wrong in training, not on the rows that judge.
+Mean confidence is off by {later_error} points on average over these studies; the optimum of
 the loss by {later_plain}. Whether raw ECE would get better or worse was foretold right in
 {later_right} of {later_pairs}.
 
