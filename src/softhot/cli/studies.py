@@ -276,7 +276,7 @@ def _publish(store: Store, goal: str, page: Path, as_json: bool) -> None:
         split_digest=split.digest,
         inputs=tested.features if known else None,
         class_names=dataset.class_names if known else None,
-        failed=failures(store),
+        failed=failures(store, records),
         reused=reused(store.folder, spec),
     )
     write(page, html)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,9 @@ def name(trial: TrialSpec) -> str:
     return f"{trial.arm.name}, seed {trial.seed}"
 
 
-def failures(store: Store) -> tuple[Failure, ...]:
-    """The trials that are not there because their last training raised an error, by their logs."""
-    there = {record.trial.key for record in store.records()}
+def failures(store: Store, records: Iterable[Record]) -> tuple[Failure, ...]:
+    """The trials that have no record because their last training raised an error, by their logs."""
+    there = {record.trial.key for record in records}
     missing = [trial for trial in store.spec.trials() if trial.key not in there]
     return tuple(found for trial in missing for found in _failure(store, trial))
 
