@@ -239,6 +239,18 @@ def test_a_run_grows_by_seeds(capsys):
     assert len(after) == 16
 
 
+def test_a_trial_that_failed_elsewhere_is_a_row_of_the_report(capsys):
+    run(capsys, "study", "tiny.toml", "--out", "here", "--jobs", "1")
+    last = Store.open("here").spec.trials()[-1]
+    Path(f"here/trials/{last.key}.json").unlink()
+    Log(Path("here"), last.key).failed(ValueError("a <b>\nof two lines"))
+    assert run(capsys, "report", "here")[0] == 0
+    html = Path("here/report.html").read_text()
+    assert "1 trial failed and is missing here" in html
+    assert "Trials that failed" in html
+    assert "ValueError: a &lt;b&gt; of two lines" in html
+
+
 def test_status_tells_what_is_finished_failed_damaged_and_running(capsys):
     code, _, err = run(capsys, "status", "here")
     assert code == 2
