@@ -398,6 +398,7 @@ ELSE = [
     ("one embedding", lambda: from_embeddings([[1.0, 2.0]]), "embeddings", "[1., 2.]"),
     ("an embedding of zeros", lambda: from_embeddings([[1.0], [0.0]]), "embeddings[1]", "[0.]"),
     ("flat embeddings", lambda: from_embeddings([1.0, 2.0]), "embeddings", "[1.0, 2.0]"),
+    ("confusions of text", lambda: from_confusion([["a", "b"]]), "counts", "'a'"),
     ("one class confused", lambda: from_confusion([[1]]), "counts", "(1, 1)"),
     ("confusions not square", lambda: from_confusion([[1, 2]]), "counts", "(1, 2)"),
     ("negative confusions", lambda: from_confusion([[1, -2], [0, 1]]), "counts", "-2.0"),

@@ -6,6 +6,7 @@ The frameworks themselves run in the laws; here it is shown what is asked of the
 import sys
 from types import SimpleNamespace
 
+import array_api_strict as strict
 import numpy as np
 import pytest
 
@@ -195,6 +196,9 @@ def test_like_copies_lists_and_keeps_arrays():
     assert like(xp, values, [1, 2], np.float32).dtype == np.float32
     assert like(xp, values, [1, 2]).tolist() == [1, 2]
     assert to_numpy([[1, 2]]).tolist() == [[1, 2]]
+    elsewhere = strict.Device("device1")  # than where the library puts what it makes
+    made = like(strict, strict.asarray([1.0], device=elsewhere), [1.0, 2.0])
+    assert made.device == elsewhere
 
 
 def test_rows_and_classes():

@@ -180,6 +180,9 @@ def test_desmooth_per_sample_and_per_class():
     rule = Uniform(PerSample())
     q = (1 - alpha[:, None]) * y + alpha[:, None] / 3
     assert desmooth(q, rule, alpha=alpha) == pytest.approx(y)
+    whole = {"alpha": [0, 1, 1], "prior": y[:3]}  # integers are numbers
+    taught = smooth_labels([2, 0, 1], Teacher(PerSample()), num_classes=3, **whole)
+    assert taught == pytest.approx(np.array([[0, 0, 1], y[1], y[2]]))
     rates = np.array([0.0, 0.1, 0.2])
     q = y @ (np.diag(1 - rates) + rates[:, None] / 3)
     assert desmooth(q, Uniform(PerClass(rates))) == pytest.approx(y)

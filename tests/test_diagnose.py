@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -214,8 +215,11 @@ def test_own_target_functions_are_clean():
 
 
 class Raises:
+    def __init__(self, *words):
+        self.words = words
+
     def __call__(self, z, y):
-        raise RuntimeError("no")
+        raise RuntimeError(*self.words)
 
 
 def random_loss(z, y, rng=np.random.default_rng(0)):  # noqa: B008
@@ -228,7 +232,8 @@ HOSTILE = {
     "number": 0.1,
     "an object": object(),
     "a class": torch.nn.CrossEntropyLoss,
-    "an exception": Raises(),
+    "an exception": Raises("no"),
+    "an exception without words": Raises(),
     "no arguments": lambda: 1.0,
     "three arguments": lambda a, b, c: 1.0,
     "a built-in": dict.fromkeys,
@@ -384,6 +389,38 @@ def test_a_module_of_torch_is_given_tensors_only():
     assert seen == {torch.Tensor}
 
 
+def test_a_function_of_torch_is_given_tensors_only():
+    seen = set()
+
+    def watched(z, y):
+        seen.add(type(z))
+        return torch.nn.functional.cross_entropy(z, y, label_smoothing=0.1)
+
+    watched.__module__ = "torch.nn.lookalike"
+    assert diagnose(watched).alpha == 0.1
+    assert seen == {torch.Tensor}
+
+
+def test_a_loss_of_keras_is_given_labels_first_only(monkeypatch):
+    class Loss:
+        pass
+
+    class Watched(Loss):
+        def __call__(self, a, b):
+            seen.add(b.dtype.kind)
+            return result(b, a)
+
+    keras = SimpleNamespace(losses=SimpleNamespace(Loss=Loss))
+    monkeypatch.setitem(sys.modules, "keras", keras)
+    seen, result = set(), uniform
+    found = diagnose(Watched(), inputs="numpy")
+    assert "called with class ids and logits, numpy float64" in found.notes
+    assert "smooths in evaluation" in names(found)
+    result = lambda z, y: np.zeros(len(z))  # noqa: E731 - no loss, so that every way is tried
+    assert diagnose(Watched(), inputs="numpy", takes="ids").form == ""
+    assert seen == {"f"}, "ids never come second"
+
+
 @pytest.mark.parametrize(
     ("loss", "options", "words"),
     [
@@ -415,6 +452,16 @@ def test_a_module_of_torch_is_given_tensors_only():
             lambda log_p, y: -((0.9 * y + 0.01) * log_p).sum(axis=1),
             {},
             "log-probabilities and one-hot rows, numpy float64",
+        ),
+        (
+            lambda a, b: -(a * log_softmax(b)).sum(axis=1),  # runs the other way round, too
+            {},
+            "one-hot rows and logits, numpy float64",
+        ),
+        (
+            torch.nn.CrossEntropyLoss(),  # takes both
+            {"takes": "one_hot"},
+            "logits and one-hot rows, torch float64",
         ),
         (torch.nn.NLLLoss(), {}, "log-probabilities and class ids, torch float64"),
         (torch.nn.BCELoss(), {}, "sigmoid probabilities and one-hot rows, torch float64"),

@@ -167,12 +167,11 @@ def meanings(alpha: float, num_classes: int) -> list[dict[str, Any]]:
     k = CLASSES.check("num_classes", num_classes)
     rows = []
     for name, convention in CONVENTIONS.items():
-        classes = 2 if convention.binary else k
-        if alpha in alpha_range(convention, classes) and (name != "skip_pad" or classes > 2):
+        if alpha in alpha_range(convention, k) and (name != "skip_pad" or k > 2):
             convert = convention.to_uniform
             row: dict[str, Any] = {"convention": name, "formula": convention.formula}
-            row |= {"on": convention.on(alpha, classes), "off": convention.off(alpha, classes)}
-            row |= {"uniform": convert(alpha, classes) if convert else None}
+            row |= {"on": convention.on(alpha, k), "off": convention.off(alpha, k)}
+            row |= {"uniform": convert(alpha, k) if convert else None}
             rows.append(row | {"used_by": convention.used_by})
     return rows
 

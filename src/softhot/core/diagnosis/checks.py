@@ -346,7 +346,7 @@ def _with_ignored(case: Case) -> tuple[Array, Array, Array, Array]:
     labels = np.where(out, case.ignore_index, 0 if case.ignore_index == 1 else 1)
     value = case.call(z, labels)
     if not np.isfinite(value).all():
-        raise Refused("it knows no ignored rows")
+        raise Refused  # it knows no ignored rows
     return z, labels, out, value
 
 
