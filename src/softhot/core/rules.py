@@ -306,10 +306,10 @@ class Focal(Base):
         nll = row.lse - row.true
         wrong = -row.xp.expm1(-nll)  # 1 - p_y without cancellation
         # No power of 0: its slope is infinite, and a framework that differentiates this meets it.
+        # Where 1 - p_y is 0, so are nll and the gradient, whatever the factor.
         positive = row.xp.where(wrong > 0, wrong, 1.0)
-        factor = row.mass * row.xp.where(wrong > 0, positive**self.gamma, 0.0**self.gamma)
-        # d/d nll of wrong^g nll; at wrong = 0, nll/wrong -> 1.
-        ratio = row.xp.where(wrong > 0, nll / positive, 1.0)
+        factor = row.mass * positive**self.gamma
+        ratio = nll / positive  # d/d nll of wrong^g nll is the slope
         slope = factor * (1 + self.gamma * (1 - wrong) * ratio)
         return factor * nll, {"lse": slope, "true": -slope}
 
