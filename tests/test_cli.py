@@ -204,6 +204,9 @@ BAD = [
     (["judge", "p.npz", "p.npz"], ["files", "different"]),
     (["judge", "p.npz", "other.npz"], ["other", "beside p", "3 rows"]),
     (["study", "--sedes", "3"], ["sedes"]),
+    (["study", "wine", "--model", "lstm"], ["model", "tabular", "It takes texts"]),
+    (["study", "wine", "--label-noise", "1.5"], ["label_noise", "[0, 1)", "1.5", "a share"]),
+    (["study", "wine", "--mlflow", ""], ["mlflow", "file:mlruns"]),
 ]
 
 
@@ -217,6 +220,22 @@ def test_bad_input_is_one_line_exit_code_2_and_writes_nothing(capsys, arguments,
     for part in parts:
         assert part.lower() in err.lower()
     assert set(Path().rglob("*")) == before
+
+
+def test_a_task_file_that_always_raises_gives_failed_trials_and_exit_code_1(capsys):
+    Path("mine.py").write_text("def train(trial):\n    raise ValueError('mine\\nof two lines')\n")
+    words = ["study", "tiny.toml", "--model", "mine.py", "--out", "here", "--jobs", "1"]
+    code, out, err = run(capsys, *words)
+    assert (code, out) == (1, "")
+    assert "failed: none, seed 0: ValueError: mine of two lines\n" in err
+    assert err.count("failed: ") == 6
+    assert "nothing is compared" in err.splitlines()[-1]
+    code, out, _ = run(capsys, "status", "here")
+    assert code == 1
+    assert out.count("ValueError: mine of two lines") == 6
+    code, _, err = run(capsys, *words, "--mlflow", "file:mlruns")
+    assert code == 1
+    assert "nothing is compared" in err
 
 
 def test_a_folder_of_another_study_is_refused(capsys):

@@ -225,7 +225,7 @@ def test_own_texts_with_votes(tmp_path):
         ("label,a\n0,1\n1,nan\n", ["column 'a', row 1", "'nan'"]),
         ("label,a\n0,1\n1,\n", ["column 'a', row 1", "''"]),
         ("label,a\n0,1\n1,two\n", ["column 'a', row 1", "'two'"]),
-        ("label,a\n0,1\n1,1e99\n", ["features[1]", "float32"]),
+        ("label,a\n0,1\n1,1e99\n", ["features[1, 0]", "float32"]),
         ("label,a\n0,1\n0,2\n", ["two classes"]),
         ("label,a\n0,1\n2,2\n", ["no row of class 1"]),
         ("label,a\n1,1\n2,3\n", ["no row of class 0"]),
@@ -262,7 +262,7 @@ def test_bad_tables(tmp_path, text, words):
     ("arrays", "words"),
     [
         ({"features": np.ones((3, 28, 28, 1)), "labels": [0, 1, 0]}, ["(N, C, H, W)", "transpose"]),
-        ({"features": np.array([[1, np.nan], [0, 0]]), "labels": [0, 1]}, ["features[0]"]),
+        ({"features": np.array([[1, np.nan], [0, 0]]), "labels": [0, 1]}, ["features[0, 1]"]),
         ({"features": np.ones((2, 2)), "labels": [0.5, 1]}, ["labels[0]", "0.5"]),
         ({"features": np.ones((2, 2)), "labels": np.eye(2)}, ["labels", "(N,)"]),
         ({"features": np.ones((2, 2)), "labels": [True, False]}, ["labels[0]", "True"]),

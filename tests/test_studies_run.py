@@ -8,6 +8,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -142,6 +143,28 @@ def test_ctrl_c_stops_cleanly_and_keeps_what_is_finished(start, tmp_path, monkey
     store = Store.open(tmp_path / "run")
     assert 3 <= len(store.records()) < len(store.spec.trials())
     assert store.damaged == ()
+
+
+def test_an_interrupt_while_processes_start_comes_afterwards_whoever_takes_it():
+    over = threading.Event()
+    other = threading.Thread(target=over.wait)  # it does not block the signal, and so takes it
+    other.start()
+    before, reached = signal.getsignal(signal.SIGINT), []
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background: ignored
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+            with executors.children_deaf_to_interrupts():
+                with contextlib.suppress(KeyboardInterrupt):  # as a callback of somebody's might
+                    os.kill(os.getpid(), signal.SIGINT)
+                    time.sleep(0.1)
+                reached.append(True)
+        assert reached
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        signal.signal(signal.SIGINT, before)
+        over.set()
+        other.join()
 
 
 def test_jobs_do_not_change_a_byte(undisturbed, tmp_path):

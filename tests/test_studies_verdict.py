@@ -14,6 +14,7 @@ from softhot.studies.compare import GOAL, ArmSummary
 from softhot.studies.verdict import (
     JUDGED_BY,
     WORTH,
+    _certainty,
     decide,
     judge,
     read,
@@ -343,9 +344,19 @@ def test_alerts():
     assert "Only" not in text(verdict(GOOD, LARGER))
     stuck = arm(0.1, temperature=0.05)
     object.__setattr__(stuck, "temperature", Estimate.of([0.05] + [0.3] * 9))
-    assert "With alpha = 0.1, T ended at the limit of its range, 0.05 to 20," in text(
-        verdict(stuck, LARGER)
+    found = text(verdict(stuck, LARGER))
+    assert "With alpha = 0.1, T ended at the limit of its range, 0.05, for at least one" in found
+    assert "after very few passes" in found
+    assert "huge" not in found
+
+
+def test_no_mistake_in_few_rows_is_no_certainty():
+    perfect = arm(0.0, accuracy=1.0)
+    object.__setattr__(
+        perfect, "test_raw", {**perfect.test_raw, "accuracy": Estimate.of([1.0] * 9)}
     )
+    assert "accuracy on new rows may still be" in _certainty(perfect, 9, 12, 1)
+    assert "77.9 %" in _certainty(perfect, 9, 12, 1)
 
 
 def test_how_sure_speaks_of_training_luck_and_of_the_one_split():

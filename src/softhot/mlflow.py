@@ -20,6 +20,7 @@ from typing import Any
 from softhot.core.check import InputError
 from softhot.metrics import METRICS
 from softhot.studies import Progress, Record, Store, StudySpec, compare
+from softhot.studies.compare import whole_seeds
 from softhot.studies.spec import TrialSpec
 from softhot.studies.status import name
 
@@ -54,6 +55,9 @@ class TrialLogger:
         uri: str | None = None,
         experiment: str = EXPERIMENT,
     ) -> None:
+        if uri is not None and not uri.strip():
+            hint = "For instance file:mlruns, or http://host:port."
+            raise InputError("mlflow", "an address where MLflow answers", uri, hint)
         if uri is None or uri.startswith("file:") or "://" not in uri:
             # Newer versions want to be told that a folder of files is what is meant.
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -83,8 +87,10 @@ class TrialLogger:
             self.client.set_terminated(self.parent, "KILLED")
             return
         store = Store.open(self.folder)
-        content = compare(store.records(), self.spec).to_dict()
-        self.client.log_dict(self.parent, content, "comparison.json")
+        records = store.records()
+        if whole_seeds({(one.trial.arm, one.trial.seed) for one in records}, self.spec):
+            content = compare(records, self.spec).to_dict()
+            self.client.log_dict(self.parent, content, "comparison.json")
         if (page := self.folder / "report.html").exists():
             self.client.log_artifact(self.parent, str(page))
         for key, value in self.spec.to_dict().items():

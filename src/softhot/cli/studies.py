@@ -106,7 +106,7 @@ def study(
         Print the comparison as JSON instead of tables.
     """
     from softhot.studies import run
-    from softhot.studies.compare import GOAL
+    from softhot.studies.compare import GOAL, whole_seeds
     from softhot.studies.groups import reasons
 
     GOAL.check("goal", goal)
@@ -130,14 +130,20 @@ def study(
         budget=budget,
     )
     folder = out or RUNS / f"{Path(spec.dataset).stem}-{spec.digest[:8]}"
-    for line in reasons(spec.trials()):
-        say(f"one by one: {line}")
+    slower = reasons(spec.trials())  # told once training is under way: bad input is one line
     with _logger(spec, folder, mlflow) as log:
         with _progress(spec, folder, quiet=json) as show:
-            both = partial(_each, (show, log)) if log else show
-            store = run(spec, folder, jobs=jobs, executor=executor, progress=both)
+            callbacks = (partial(_one_by_one, slower), show, *([log] if log else []))
+            every = partial(_each, callbacks)
+            store = run(spec, folder, jobs=jobs, executor=executor, progress=every)
         for failure in store.failures:
-            say(f"failed: {failure.trial.arm.name}, seed {failure.trial.seed}: {failure.reason}")
+            reason = " ".join(failure.reason.split())
+            say(f"failed: {failure.trial.arm.name}, seed {failure.trial.seed}: {reason}")
+        finished = {(record.trial.arm, record.trial.seed) for record in store.records()}
+        if store.failures and not whole_seeds(finished, spec):
+            again = "Mend it and run the same command again: finished trials are kept."
+            say(f"No seed has all its trials, so nothing is compared. {again}")
+            return FAILED
         _publish(store, goal, folder / "report.html", json)
     return FAILED if store.failures else 0
 
@@ -306,6 +312,12 @@ def _logger(spec: StudySpec, folder: Path, uri: str | None) -> Any:
     except ModuleNotFoundError as error:
         hint = f"{error.name} is missing: pip install 'softhot[mlflow]'."
         raise InputError("mlflow", "left out without its library", uri, hint) from None
+
+
+def _one_by_one(reasons: list[str], _: Any) -> None:
+    """Say what keeps trials from training together, once."""
+    while reasons:
+        say(f"one by one: {reasons.pop(0)}")
 
 
 def _each(callbacks: tuple[Any, ...], event: Any) -> None:

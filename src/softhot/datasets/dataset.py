@@ -142,9 +142,9 @@ def _numbers(features: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore"):
         features = np.ascontiguousarray(features, np.float32)
     if not np.isfinite(features).all():
-        row = int((~np.isfinite(features).reshape(len(features), -1).all(axis=1)).argmax())
+        at = tuple(np.argwhere(~np.isfinite(features))[0].tolist())
         hint = "Fill in or drop what is missing."
-        raise InputError(f"features[{row}]", "finite in float32", features[row], hint)
+        raise InputError(f"features{list(at)}", "finite in float32", float(features[at]), hint)
     return features
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,7 +205,7 @@ def compare(records: Iterable[Record], spec: StudySpec, goal: str = "probabiliti
     GOAL.check("goal", goal)
     by_key = _by_key(records, spec)
     arms = spec.arms
-    seeds = tuple(s for s in range(spec.seeds) if all((arm, s) in by_key for arm in arms))
+    seeds = whole_seeds(by_key, spec)
     if not seeds:
         raise InputError(
             "records",
@@ -250,6 +250,11 @@ def compare(records: Iterable[Record], spec: StudySpec, goal: str = "probabiliti
         verdict=verdict,
         advice=choice.advice(curve),
     )
+
+
+def whole_seeds(trials: Container[Key], spec: StudySpec) -> tuple[int, ...]:
+    """The seeds of which every arm is among ``trials``: there is nothing to compare without one."""
+    return tuple(s for s in range(spec.seeds) if all((arm, s) in trials for arm in spec.arms))
 
 
 @dataclass(frozen=True)

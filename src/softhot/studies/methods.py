@@ -161,9 +161,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Parameter:
-    """A number that a method tunes: its name, and where a search looks for it."""
+    """A number that a method tunes: its name, its range, and where a search looks for it."""
 
     name: str
+    allowed: Interval
     low: float
     high: float
     log: bool = True
@@ -178,7 +179,6 @@ class Method:
         title: for people, one line.
         make: from the numbers to the recipe.
         parameters: the numbers, in the order in which ``make`` takes them.
-        allowed: the range of each.
         grid: the settings tried unless others are given.
     """
 
@@ -186,7 +186,6 @@ class Method:
     title: str
     make: Callable[..., Recipe]
     parameters: tuple[Parameter, ...] = ()
-    allowed: tuple[Interval, ...] = ()
     grid: tuple[tuple[float, ...], ...] = ((),)
 
     def arms(self, settings: Iterable[Sequence[float]] | None = None) -> tuple[Arm, ...]:
@@ -233,10 +232,8 @@ class Arm:
             names = ", ".join(p.name for p in known.parameters) or "no numbers"
             raise InputError(f"setting of {self.method}", f"a list of: {names}", values)
         checked = tuple(
-            allowed.check(f"{parameter.name} of {self.method}", value)
-            for parameter, allowed, value in zip(
-                known.parameters, known.allowed, values, strict=True
-            )
+            parameter.allowed.check(f"{parameter.name} of {self.method}", value)
+            for parameter, value in zip(known.parameters, values, strict=True)
         )
         object.__setattr__(self, "values", tuple(value + 0.0 for value in checked))
 
@@ -272,19 +269,18 @@ def _one(
     title: str,
     make: Callable[[float], Recipe],
     parameter: Parameter,
-    allowed: Interval,
     grid: Sequence[float],
 ) -> Method:
     settings = tuple((float(value),) for value in grid)
-    return Method(name, title, make, (parameter,), (allowed,), settings)
+    return Method(name, title, make, (parameter,), settings)
 
 
 ALPHAS = (0.02, 0.05, 0.1, 0.2, 0.4)
 TEMPERATURE = 4.0  # of a teacher, which is all but certain of the rows that it was trained on
 WARM_UP = 0.5  # of the passes, before a loss without a lower bound
-_ALPHA = Parameter("alpha", 0.005, 0.5)
 _POSITIVE = Interval(0, math.inf, "()")
-_BELOW_HALF = Interval(0, 0.5, "()")
+_ALPHA = Parameter("alpha", SHARE, 0.005, 0.5)
+_HEAVY = Parameter("alpha", SHARE, 0.02, 0.9)  # a model's own forecasts bear more
 METHODS: dict[str, Method] = {
     made.name: made
     for made in (
@@ -293,91 +289,91 @@ METHODS: dict[str, Method] = {
             "uniform",
             "uniform label smoothing",
             lambda alpha: Recipe(Uniform(alpha)),
-            *(_ALPHA, SHARE, ALPHAS),
+            *(_ALPHA, ALPHAS),
         ),
         _one(
             "others",
             "smoothing over the wrong classes alone",
             lambda alpha: Recipe(Others(alpha)),
-            *(Parameter("alpha", 0.005, 0.45), _BELOW_HALF, ALPHAS),
+            *(Parameter("alpha", Interval(0, 0.5, "()"), 0.005, 0.45), ALPHAS),
         ),
         _one(
             "prior",
             "smoothing towards the classes' frequencies",
             lambda alpha: Recipe(Fitted("prior", alpha)),
-            *(_ALPHA, SHARE, ALPHAS),
+            *(_ALPHA, ALPHAS),
         ),
         _one(
             "similarity",
             "smoothing towards classes whose mean features are alike",
             lambda alpha: Recipe(Fitted("similarity", alpha)),
-            *(_ALPHA, SHARE, ALPHAS),
+            *(_ALPHA, ALPHAS),
         ),
         _one(
             "ordinal",
             "soft targets for ordered classes (SORD), by the scale of the distance",
             lambda scale: Recipe(Ordinal(scale=scale)),
-            *(Parameter("scale", 0.5, 8), _POSITIVE, (1, 1.5, 2, 3, 5)),
+            *(Parameter("scale", _POSITIVE, 0.5, 8), (1, 1.5, 2, 3, 5)),
         ),
         _one(
             "online",
             "smoothing towards what the model said an epoch ago",
             lambda alpha: Recipe(Online(alpha)),
-            *(Parameter("alpha", 0.02, 0.9), SHARE, (0.1, 0.2, 0.3, 0.5, 0.7)),
+            *(_HEAVY, (0.1, 0.2, 0.3, 0.5, 0.7)),
         ),
         _one(
             "self_distillation",
             "smoothing towards the same network, trained before without",
             lambda alpha: Recipe(Teacher(alpha, TEMPERATURE)),
-            *(Parameter("alpha", 0.02, 0.9), SHARE, (0.1, 0.2, 0.3, 0.5, 0.7)),
+            *(_HEAVY, (0.1, 0.2, 0.3, 0.5, 0.7)),
         ),
         _one(
             "negative",
             "a negative share for all classes, after half of the passes without",
             lambda share: Recipe(NegativeUniform(-share), warm_up=WARM_UP),
-            *(Parameter("share", 0.005, 1), _POSITIVE, ALPHAS),
+            *(Parameter("share", _POSITIVE, 0.005, 1), ALPHAS),
         ),
         _one(
             "confidence_penalty",
             "a penalty on predictions of low entropy",
             lambda beta: Recipe(ConfidencePenalty(beta)),
-            *(Parameter("beta", 0.005, 1), _POSITIVE, ALPHAS),
+            *(Parameter("beta", _POSITIVE, 0.005, 1), ALPHAS),
         ),
         _one(
             "maxsup",
             "a penalty on the largest logit",
             lambda alpha: Recipe(MaxSup(alpha)),
-            *(_ALPHA, SHARE, ALPHAS),
+            *(_ALPHA, ALPHAS),
         ),
         _one(
             "margin",
             "a penalty on logit gaps beyond a margin",
             lambda margin: Recipe(Fitted("margin", margin)),
-            *(Parameter("margin", 1, 20), _POSITIVE, (2, 4, 6, 8, 10)),
+            *(Parameter("margin", _POSITIVE, 1, 20), (2, 4, 6, 8, 10)),
         ),
         _one(
             "focal",
             "focal loss",
             lambda gamma: Recipe(Focal(gamma)),
-            *(Parameter("gamma", 0.1, 6), _POSITIVE, (0.5, 1, 2, 3, 5)),
+            *(Parameter("gamma", _POSITIVE, 0.1, 6), (0.5, 1, 2, 3, 5)),
         ),
         _one(
             "l2",
             "weight decay, decoupled as in AdamW",
             lambda decay: Recipe(weight_decay=decay),
-            *(Parameter("weight_decay", 0.01, 10), Interval(0, 1000, "(]"), (0.03, 0.1, 0.3, 1, 3)),
+            *(Parameter("weight_decay", Interval(0, 1000, "(]"), 0.01, 10), (0.03, 0.1, 0.3, 1, 3)),
         ),
         _one(
             "dropout",
             "dropout of hidden units",
             lambda share: Recipe(dropout=share),
-            *(Parameter("dropout", 0.02, 0.8, log=False), SHARE, (0.1, 0.2, 0.3, 0.4, 0.5)),
+            *(Parameter("dropout", SHARE, 0.02, 0.8, log=False), (0.1, 0.2, 0.3, 0.4, 0.5)),
         ),
         _one(
             "mixup",
             "mixtures of pairs of training rows",
             lambda a: Recipe(mixup=a),
-            *(Parameter("mixup", 0.05, 4), Interval(0, 100, "(]"), (0.1, 0.2, 0.4, 1, 2)),
+            *(Parameter("mixup", Interval(0, 100, "(]"), 0.05, 4), (0.1, 0.2, 0.4, 1, 2)),
         ),
         Method("human", "the distribution of human labels", lambda: Recipe(human=True)),
     )
@@ -425,7 +421,6 @@ def method(name: Any) -> Method:
         " and ".join(part.title for part in parts),
         make,
         tuple(itertools.chain.from_iterable(part.parameters for part in parts)),
-        tuple(itertools.chain.from_iterable(part.allowed for part in parts)),
         tuple(dict.fromkeys(settings)),
     )
     try:

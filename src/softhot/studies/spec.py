@@ -43,6 +43,11 @@ RANGES = {
     "budget": Interval(1, 10_000, integer=True),
     "version": Interval(VERSION, VERSION, integer=True),
 }
+HINTS = {
+    "version": "This version of softhot trains by another recipe; use the one that wrote it.",
+    "label_noise": "It is a share of the training rows: 0.2 for 20 %.",
+    "imbalance": "It is a ratio: 10 leaves the last class a tenth of its rows.",
+}
 
 HEADER = """\
 # A softhot study. Together with the version of softhot these lines fix every number in it.
@@ -199,9 +204,8 @@ class StudySpec(Settings):
             own = _sizes(self.dataset, 0 in sizes, self.image_size)
             for part, size, default in zip(PARTS, sizes, own, strict=True):
                 put(part, default if size == 0 and not isinstance(size, bool) else size)
-        hint = "This version of softhot trains by another recipe; use the one that wrote it."
         for name, allowed in RANGES.items():
-            put(name, allowed.check(name, getattr(self, name), hint if name == "version" else ""))
+            put(name, allowed.check(name, getattr(self, name), HINTS.get(name, "")))
         SEARCH.check("search", self.search)
         if self.search == "grid" and self.budget > SETTINGS:
             hint = "A grid has no more; search = optuna tries as many as you like, and "

@@ -52,6 +52,12 @@ WORTH = {"accuracy": 0.005, "nll": 0.01}  # half a point; a hundredth of a nat
 POWER = 0.8
 FEWEST = 3  # seeds, for an interval
 ADVISED = 10  # seeds, where there are too few for an interval
+LIMITS = {  # of T, and what mostly lets it end there
+    TEMPERATURE.low: "the logits are small and yet mostly right, as after very few passes. Train "
+    "longer; if that changes nothing, use more validation rows.",
+    TEMPERATURE.high: "almost equal probabilities fit validation best, as where the logits are "
+    "huge or the model has learnt nothing. Check labels and learning rate, or train shorter.",
+}
 
 
 @dataclass(frozen=True)
@@ -380,6 +386,14 @@ def _gains(metric: str, difference: Estimate) -> bool:
 def _certainty(none: ArmSummary, seeds: int, rows: int, folds: int) -> str:
     share = none.test_raw["accuracy"].mean
     noise = 100 * 1.96 * math.sqrt(share * (1 - share) / rows)
+    chance = f"any single accuracy is uncertain by about {noise:.1f} points for the choice of these"
+    chance += " rows alone."
+    if share == 1:
+        least = 100 * 0.05 ** (1 / rows)  # with it, so many rows without a mistake have 5 % chance
+        chance = (
+            f"all predicted correctly, accuracy on new rows may still be {least:.1f} %: more or "
+        )
+        chance += "harder rows are needed to tell arms apart."
     where, other = "one and the same split of the data", "another split"
     if folds > 1:
         where, other = f"{folds} folds of the training data", "other test rows"
@@ -391,10 +405,7 @@ def _certainty(none: ArmSummary, seeds: int, rows: int, folds: int) -> str:
             f"the 95 % intervals show how much is luck in {luck}, over {seeds} seeds. They do not "
             f"say what {other} or new data would show."
         )
-    return (
-        f"How sure: {known} With {rows:,} test rows, any single accuracy is uncertain by about "
-        f"{noise:.1f} points for the choice of these rows alone."
-    )
+    return f"How sure: {known} With {rows:,} test rows, {chance}"
 
 
 def _alerts(
@@ -405,12 +416,12 @@ def _alerts(
     if chosen == arms[-1].name and arms[-1].alpha:
         yield f"{arms[-1].alpha} is the largest alpha tried: try larger ones too."
     for arm in (arms[0], _named(arms, rival)):
-        if {TEMPERATURE.low, TEMPERATURE.high} & set(arm.temperature.values):
-            yield (
-                f"{_with(arm)}, T ended at the limit of its range, {TEMPERATURE.low:g} to "
-                f"{TEMPERATURE.high:g}, for at least one seed: the validation rows do not "
-                "determine it, use more of them."
-            )
+        for limit, why in LIMITS.items():
+            if limit in arm.temperature.values:
+                yield (
+                    f"{_with(arm)}, T ended at the limit of its range, {limit:g}, for at least one "
+                    f"seed, and means little: {why}"
+                )
 
 
 def _change(metric: str, difference: Estimate, label: str = "") -> str:

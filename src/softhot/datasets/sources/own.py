@@ -105,7 +105,8 @@ def _csv(path: Path) -> dict[str, Any]:
         for row in rows:
             if len(row) != len(names) and row:
                 at = f"{path.name}: line {rows.line_num}"
-                raise InputError(at, f"{len(names)} cells, as the header has", len(row))
+                hint = "Put cells with commas in quotes; leave no comma out for an empty cell."
+                raise InputError(at, f"{len(names)} cells, as the header has", len(row), hint)
             if row:  # an empty line is no row
                 cells.append(row)
     if len(set(names)) < len(names):
