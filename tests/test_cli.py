@@ -233,7 +233,7 @@ def test_a_task_file_that_always_raises_gives_failed_trials_and_exit_code_1(caps
     code, out, _ = run(capsys, "status", "here")
     assert code == 1
     assert out.count("ValueError: mine of two lines") == 6
-    code, _, err = run(capsys, *words, "--mlflow", "file:mlruns")
+    code, _, err = run(capsys, *words, "--mlflow", "file:mine")
     assert code == 1
     assert "nothing is compared" in err
 

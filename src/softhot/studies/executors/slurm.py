@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +52,8 @@ def _mapped(
     executor: Any, function: Callable[[Any], Any], items: Sequence[Any], jobs: int
 ) -> Results:
     shares = [items[i::jobs] for i in range(min(jobs, len(items)))]
-    waiting = executor.map_array(functools.partial(_each, function), shares)
+    with _quiet_children():
+        waiting = executor.map_array(functools.partial(_each, function), shares)
     try:
         while waiting:
             done = [job for job in waiting if job.done()]
@@ -67,6 +69,23 @@ def _mapped(
     finally:
         for job in waiting:
             job.cancel(check=False)
+
+
+@contextlib.contextmanager
+def _quiet_children() -> Iterator[None]:
+    """Processes started inside have no standard error.
+
+    Here, those that watch over jobs of this machine end by an interrupt, Ctrl-C's or that of
+    ``cancel``, and would tell where they were. What jobs themselves say is in their files.
+    """
+    with contextlib.ExitStack() as stack:
+        before = os.dup(2)
+        stack.callback(os.close, before)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        stack.callback(os.close, nowhere)
+        os.dup2(nowhere, 2)
+        stack.callback(os.dup2, before, 2)
+        yield
 
 
 def _each(function: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
