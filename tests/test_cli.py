@@ -238,6 +238,12 @@ def test_a_task_file_that_always_raises_gives_failed_trials_and_exit_code_1(caps
     assert "nothing is compared" in err
 
 
+def test_a_search_is_logged_to_mlflow_with_what_it_found(capsys):
+    words = "study wine --search optuna --budget 2 --seeds 1 --epochs 1 --jobs 1 --out here"
+    assert run(capsys, *words.split(), "--mlflow", "file:found")[0] == 0
+    assert list(Path("found").rglob("comparison.json"))
+
+
 def test_a_folder_of_another_study_is_refused(capsys):
     run(capsys, "study", "tiny.toml", "--out", "here", "--jobs", "1")
     before = {path: path.read_bytes() for path in Path("here").rglob("*") if path.is_file()}

@@ -87,9 +87,9 @@ class TrialLogger:
             self.client.set_terminated(self.parent, "KILLED")
             return
         store = Store.open(self.folder)
-        records = store.records()
-        if whole_seeds({(one.trial.arm, one.trial.seed) for one in records}, self.spec):
-            content = compare(records, self.spec).to_dict()
+        records, spec = store.records(), store.spec  # with the settings that a search has found
+        if whole_seeds({(one.trial.arm, one.trial.seed) for one in records}, spec):
+            content = compare(records, spec).to_dict()
             self.client.log_dict(self.parent, content, "comparison.json")
         if (page := self.folder / "report.html").exists():
             self.client.log_artifact(self.parent, str(page))

@@ -140,7 +140,7 @@ def study(
             reason = " ".join(failure.reason.split())
             say(f"failed: {failure.trial.arm.name}, seed {failure.trial.seed}: {reason}")
         finished = {(record.trial.arm, record.trial.seed) for record in store.records()}
-        if store.failures and not whole_seeds(finished, spec):
+        if store.failures and not whole_seeds(finished, store.spec):
             again = "Mend it and run the same command again: finished trials are kept."
             say(f"No seed has all its trials, so nothing is compared. {again}")
             return FAILED
