@@ -300,6 +300,14 @@ def test_damage_is_named_and_trained_again(tmp_path):
     assert after[f"trials/{path.name}"][0] == before[f"trials/{path.name}"][0]
 
 
+def test_what_a_killed_process_was_writing_is_gone_at_the_end(tmp_path):
+    def leave(event):
+        (tmp_path / "run/trials/.softhot-writing-1").write_text("half")
+
+    store = run(TINY, tmp_path / "run", jobs=1, progress=leave)
+    assert not list(store.folder.rglob(".softhot-writing-*"))
+
+
 def test_other_versions_are_named(tmp_path, monkeypatch):
     run(TINY, tmp_path / "run", jobs=1)
     now = {**running.versions(), "torch": "9.9"}

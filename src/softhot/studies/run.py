@@ -128,6 +128,8 @@ def _run(
             if progress is not None:
                 event = (outcome.trial, outcome.seconds, outcome.failure, leader.best)
                 progress(Progress(done, total, *event))
+    if pending:
+        store.sweep()  # a process may have been killed while it was writing
     return store
 
 

@@ -151,7 +151,7 @@ class Store:
         folder = _path(folder)
         store = cls(folder, _settings(folder))
         if sweep:
-            store._sweep()
+            store.sweep()
         return store
 
     def pending(self, trials: Iterable[TrialSpec] | None = None) -> tuple[TrialSpec, ...]:
@@ -236,7 +236,7 @@ class Store:
         except Exception as error:  # a file may be anything: whatever it is, it ends no run
             return Damage(path.name, f"not what softhot writes: {type(error).__name__}: {error}")
 
-    def _sweep(self) -> None:
+    def sweep(self) -> None:
         """Remove what a killed process was writing.
 
         Should another process be writing just now, it notices and writes its file once more.
