@@ -49,6 +49,23 @@ def hostile_study():
     )
 
 
+def large_page():
+    """A study of more arms than any part of the page may grow with."""
+    alphas = tuple(round(0.49 * i / 70, 4) for i in range(1, 71))
+    comparison, records = study(alphas, seeds=4)
+    failed = [Failure(trial, "ValueError: no") for trial in comparison.spec.trials()]
+    return report.render(
+        comparison,
+        records,
+        command="c",
+        versions={},
+        split_digest="d",
+        inputs=IMAGES,
+        class_names=("zero", "one", "two"),
+        failed=failed,
+    )
+
+
 def judgement_page():
     _, records = study(seeds=2)
     return report.render_judgement(

@@ -179,14 +179,14 @@ def test_linked_panels_hold_every_arm_before_and_after_every_remedy(page, compar
             share, stated, true = (
                 np.array(columns[k])[mine] for k in ("share", "confidence", "accuracy")
             )
-            assert share @ stated == pytest.approx(np.mean([p.confidence for p in after]), abs=2e-4)
-            assert share @ true == pytest.approx(np.mean([p.correct for p in after]), abs=2e-4)
+            assert share @ stated == pytest.approx(np.mean([p.confidence for p in after]), abs=2e-3)
+            assert share @ true == pytest.approx(np.mean([p.correct for p in after]), abs=2e-3)
             said = f"NLL {words.quantity('nll', np.mean([nll(p) for p in after]))}"
             assert plain(said) in told
             each = data["datasets"][data["charts"][f"linked-each-{i}"]["data"]["bins"]]
             mine = (np.array(each["arm"]) == number) & (np.array(each["class"]) == 1)
             stated = np.array(each["share"])[mine] @ np.array(each["confidence"])[mine]
-            assert stated == pytest.approx(np.mean([p.probs[:, 1] for p in after]), abs=2e-4)
+            assert stated == pytest.approx(np.mean([p.probs[:, 1] for p in after]), abs=2e-3)
 
 
 def test_every_number_can_be_downloaded(page, comparison):

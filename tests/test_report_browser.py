@@ -1,16 +1,21 @@
 """The page in a real browser: drawn, switched, printed, without scripts, and silent."""
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from report_pages import (
+    LIMIT,
     as_read,
     hostile_study,
     judgement_page,
+    large_page,
     study_page,
 )
 from softhot import report
+from softhot.report.linked import ARMS
+from softhot.report.tables import ROWS
 from test_plots import study
 
 BROWSER = "/usr/bin/chromium"
@@ -92,6 +97,13 @@ def files(tmp_path_factory, page, hostile, hostile_methods):
     return folder
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory):
+    path = tmp_path_factory.mktemp("large") / "large.html"
+    report.write(path, large_page())
+    return path
+
+
 @pytest.mark.parametrize("name", ["study.html", "hostile.html", "methods.html"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
@@ -148,6 +160,67 @@ def test_choosing_an_arm_updates_every_panel(chromium, files):
         assert third[:8] == after[:8]
         assert all(a != b for a, b in zip(after[8:], third[8:], strict=True))
         assert visit.complaints == []
+
+
+def test_the_arm_followed_is_followed_everywhere(chromium, files, comparison):
+    charts = ("curve-value", "curve-change", "risk", "plane-1")
+    with Visit(chromium, files / "study.html") as visit:
+
+        def drawn():
+            return [visit.page.locator(f"[data-chart={n}] svg").inner_html() for n in charts]
+
+        def followed(place):
+            return visit.page.locator(f"{place}.followed").evaluate_all(
+                "all => [...new Set(all.map(one => one.dataset.arm))]"
+            )
+
+        def spoken():
+            return [one for one in visit.page.locator("[role=status] p").all() if one.is_visible()]
+
+        first = next(i for i, a in enumerate(comparison.arms) if a.name == comparison.rival)
+        other = next(i for i in range(1, len(comparison.arms)) if i != first)
+        places = (".example tr", ".tile", "table tr")
+        assert [followed(place) for place in places] == [[str(first)]] * 3
+        before = drawn()
+        still = visit.page.locator("[data-chart=plane-0] svg").inner_html()
+        visit.page.locator(f"input[name=arm][value='{first}']").focus()
+        visit.page.keyboard.press("ArrowLeft" if other < first else "ArrowRight")
+        visit.page.wait_for_timeout(300)
+        assert [followed(place) for place in places] == [[str(other)]] * 3
+        assert all(a != b for a, b in zip(before, drawn(), strict=True))
+        assert visit.page.locator("[data-chart=plane-0] svg").inner_html() == still
+        (said,) = spoken()
+        name = comparison.arms[other].name
+        assert said.inner_text().startswith(f"{name}: NLL ")
+        assert visit.page.locator("#plane-followed").inner_text() == name
+        label = visit.page.locator("[data-chart=risk] text", has_text=name)
+        assert label.get_attribute("font-weight") == "bold"
+        visit.page.mouse.wheel(0, 4000)  # the choice stays in sight
+        visit.page.wait_for_timeout(100)
+        assert visit.page.locator(".follow").bounding_box()["y"] == 0
+        assert visit.complaints == []
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_a_page_of_many_arms_is_bounded_and_readable(chromium, large, width):
+    size = {"width": width, "height": 900}
+    assert large.stat().st_size < LIMIT
+    with Visit(chromium, large, viewport=size) as visit:
+        assert visit.complaints == []
+        assert visit.page.evaluate("document.documentElement.scrollWidth") <= width
+        assert visit.page.locator("input[name=arm]").count() == ARMS
+        assert visit.page.locator(".tile").count() == ARMS
+        labels = visit.page.locator("[data-chart=risk] text[text-anchor=start][fill]").all()
+        heights = sorted(one.bounding_box()["y"] for one in labels)[-ARMS:]
+        assert min(b - a for a, b in itertools.pairwise(heights)) > 5  # none lies on another
+        extra = visit.page.locator(".example").first.locator("tr.extra")
+        assert extra.count() > 0
+        assert not any(row.is_visible() for row in extra.all())
+        number = extra.first.get_attribute("data-arm")
+        visit.page.locator(f"input[name=arm][value='{number}']").check(force=True)
+        assert extra.first.is_visible()
+        rows = visit.page.locator("section[aria-labelledby=tables] table").first.locator("tbody tr")
+        assert rows.count() == ROWS
 
 
 def test_a_point_tells_its_numbers(chromium, files, comparison):

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softhot.metrics import METRICS
@@ -42,16 +43,30 @@ CONFIG: Spec = {
     "title": {"anchor": "start", "color": MUTED, "fontSize": 11, "fontWeight": "normal"},
 }
 SPACED = "replace(datum.label, '%', '\u202f%')"
+ARM = "datum.number === arm"  # the arm that the reader follows, a number of the page's list
+# What a picture that is only looked at does not need: roles for readers, parts never painted.
+_UNSEEN = re.compile(
+    r'<g/>|<path class="(?:foreground|background)" aria-hidden="true" d="[^"]*"'
+    r'(?: pointer-events="none")?(?: display="none")?/>'
+)
+_IDLE = re.compile(
+    r" (?:class|role|aria-roledescription|aria-label|aria-hidden|pointer-events|font-family"
+    r'|xmlns:xlink|version)="[^"]*"| opacity="1"'
+)
+_LONG = re.compile(r"\d+\.\d{3,}(?:e-?\d+)?")
 LEFT = 44  # room for the labels of the y axis: panels align whatever the labels are
 
 
-def curve_chart(field: str, alphas: Sequence[float], marked: float | None, metric: str) -> Spec:
+def curve_chart(
+    field: str, alphas: Sequence[float], marks: Mapping[int, float], arm: int, metric: str
+) -> Spec:
     """One metric against alpha: thin lines are seeds, the thick line is their mean.
 
     Args:
         field: "value", or "change" for the paired difference to no smoothing.
         alphas: The smoothing weights, for the ticks.
-        marked: The alpha to point out.
+        marks: The alphas that can be pointed out, by the arm's number.
+        arm: The one pointed out first; the page sets the parameter of that name.
         metric: Which metric is shown first; the page sets the parameter of that name.
 
     Its data are ``means``, ``seeds`` and ``labels`` of :func:`curve_data`.
@@ -136,13 +151,18 @@ def curve_chart(field: str, alphas: Sequence[float], marked: float | None, metri
     if change:
         zero = alt.Chart(alt.InlineData([{"at": 0}]))
         layers.insert(0, zero.mark_rule(color=MUTED, strokeWidth=1).encode(y="at:Q"))
-    if marked is not None:
-        mark = alt.Chart(alt.InlineData([{"alpha": marked, "text": f"alpha = {marked}"}]))
-        line = mark.mark_rule(color=ACCENT, strokeWidth=1, strokeDash=[3, 3])
-        text = mark.mark_text(color=ACCENT, fontSize=11, fontWeight="bold", dy=-7)
-        layers[:0] = [line.encode(x=x), text.encode(x=x, y=alt.value(0), text="text:N")]
+    places = [{"number": n, "alpha": a, "text": f"alpha = {a:g}"} for n, a in marks.items()]
+    mark = alt.Chart(alt.InlineData(places)).transform_filter(ARM)
+    line = mark.mark_rule(color=ACCENT, strokeWidth=1, strokeDash=[3, 3])
+    text = mark.mark_text(color=ACCENT, fontSize=11, fontWeight="bold", dy=-7)
+    layers[:0] = [line.encode(x=x), text.encode(x=x, y=alt.value(0), text="text:N")]
     title = title_of(alt.ExprRef(f"({json.dumps(titles)})[metric]"), offset=8)
-    chart = alt.layer(*layers).add_params(shown).properties(width=370, height=270, title=title)
+    followed = alt.param(name="arm", value=arm)
+    chart = (
+        alt.layer(*layers)
+        .add_params(shown, followed)
+        .properties(width=370, height=270, title=title)
+    )
     return finish(chart, left=LEFT, right=104, top=42, bottom=44)
 
 
@@ -199,10 +219,11 @@ def histogram_chart(column: str) -> Spec:
     return finish(chart, left=32, right=16, top=20, bottom=30)
 
 
-def risk_chart() -> Spec:
+def risk_chart(arm: int | None = None) -> Spec:
     """Error among the rows kept, against the share kept, one line a model.
 
-    Its data are ``lines`` and ``labels`` of :func:`risk_data`.
+    The line of number ``arm`` lies over all others, in the accent's colour. Its data are ``lines``
+    and ``labels`` of :func:`risk_data`.
     """
     import altair as alt
 
@@ -238,12 +259,22 @@ def risk_chart() -> Spec:
             strokeWidth=alt.StrokeWidth(**styled("width", "quantitative")),
             tooltip="model:N",
         ),
-        labels.mark_text(align="left", dx=8, fontSize=11, limit=114).encode(
-            x=x, y=y, color=alt.Color(**styled("colour")), text="model:N"
-        ),
+        labels.transform_filter(f"!({ARM})")
+        .mark_text(align="left", dx=8, fontSize=11, limit=114)
+        .encode(x=x, y=y, color=alt.Color(**styled("colour")), text="model:N"),
     ]
+    if arm is not None:
+        layers += [
+            lines.transform_filter(ARM)
+            .mark_line(color=ACCENT, strokeWidth=2.6)
+            .encode(x=x, y=y, detail="model:N", order="coverage:Q", tooltip="model:N"),
+            labels.transform_filter(ARM)
+            .mark_text(align="left", dx=8, fontSize=11, limit=114, color=ACCENT, fontWeight="bold")
+            .encode(x=x, y=y, text="model:N"),
+        ]
     title = title_of("error among the rows kept, as trained", offset=12)
-    chart = alt.layer(*layers).properties(width=350, height=250, title=title)
+    chart = alt.layer(*layers).add_params(alt.param(name="arm", value=arm))
+    chart = chart.properties(width=350, height=250, title=title)
     return finish(chart, left=LEFT, right=124, top=30, bottom=44)
 
 
@@ -297,9 +328,14 @@ def bin_data(rows: Rows) -> dict[str, Rows]:
 def risk_data(curves: dict[str, Rows], styles: Sequence[tuple[str, str, float]]) -> dict[str, Rows]:
     """Rows of :func:`softhot.plots.prepare_risk_coverage` with the looks of their lines.
 
-    ``styles`` gives each model's name, colour and line width; later ones lie on top.
+    ``styles`` gives each model's name, colour and line width; later ones lie on top. A model's
+    number is its place in ``curves``.
     """
-    looks = {name: {"colour": colour, "width": width} for name, colour, width in styles}
+    numbers = {row["model"]: number for number, row in enumerate(curves["labels"])}
+    looks = {
+        name: {"number": numbers[name], "colour": colour, "width": width}
+        for name, colour, width in styles
+    }
     shown = {
         part: [row | looks[name] for name in looks for row in rows if row["model"] == name]
         for part, rows in curves.items()
@@ -314,7 +350,17 @@ def static_svg(spec: Spec, data: dict[str, Rows]) -> str:
     import vl_convert
 
     svg = vl_convert.vegalite_to_svg({**spec, "datasets": data}, allowed_base_urls=[])
-    return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
+    svg = re.sub("<[^>]*>", lambda tag: _shorter(tag[0]), svg)  # names are text, never in a tag
+    return svg.replace("<svg ", f'<svg aria-hidden="true" font-family="{FONT}" ', 1)
+
+
+def _shorter(tag: str) -> str:
+    """A tag of a picture, as short as it draws the same."""
+    if _UNSEEN.fullmatch(tag):
+        return ""
+    return _LONG.sub(
+        lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), _IDLE.sub("", tag)
+    )
 
 
 @functools.cache

@@ -15,7 +15,7 @@ from softhot.metrics import Predictions
 from softhot.report import words
 
 SHOWN = 3  # classes of each example
-ARMS = 6  # arms of each example
+ARMS = 6  # arms of each example; of the others the one that the reader follows
 LENGTH = 320  # characters of a text
 ENLARGED = 96  # pixels that a picture is at least wide on the page
 
@@ -78,9 +78,13 @@ def prepare_examples(
     rows = chosen_rows(models[base], models[arm])
     numbers = inputs is not None and not isinstance(inputs[0], str)
     white = float(np.max(inputs)) if numbers else 1.0
-    names = _arms(list(models), base, arm)
+    names = list(models)
+    few = _arms(names, base, arm)
     shown = plots.prepare_softmax(
-        {name: models[name] for name in names}, list(rows.values()), class_names, most=SHOWN
+        {name: models[name] for name in few + [n for n in names if n not in few]},
+        list(rows.values()),
+        class_names,
+        most=SHOWN,
     )
     examples = []
     for what, row in rows.items():
@@ -94,14 +98,16 @@ def prepare_examples(
         arms = [
             {
                 "name": name,
-                "pressed": name == arm,
+                "number": number,
+                "followed": name == arm,
+                "extra": name not in few,
                 "cells": [
                     {"share": c["probability"], "text": words.surely(c["probability"])}
                     for c in own
                     if c["model"] == name
                 ],
             }
-            for name in names
+            for number, name in enumerate(names)
         ]
         true = next(name for name, is_true in classes if is_true)
         source = None if inputs is None else inputs[row]

@@ -21,7 +21,7 @@ REMEDIES: dict[str, type[Remedy] | None] = {
     "vector scaling": VectorScaling,
     "desmoothing": Desmoothing,
 }
-ARMS = 12  # that the panels offer
+ARMS = 10  # that the page offers to follow: its size is bounded whatever the study's
 CLASSES = 10  # whose own diagrams the panels offer
 BINS, CLASS_BINS = 15, 10
 MANY = 100  # classes from which on a factor for each class asks for more rows than there are

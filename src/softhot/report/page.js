@@ -48,6 +48,9 @@
       for (const text of document.querySelectorAll(`[data-when^="${button.name}="]`)) {
         text.hidden = text.dataset.when !== `${button.name}=${button.value}`;
       }
+      for (const one of document.querySelectorAll(`[data-${button.name}]`)) {
+        one.classList.toggle("followed", one.getAttribute(`data-${button.name}`) === button.value);
+      }
     });
   }
   document.documentElement.classList.add("scripts");

@@ -12,7 +12,7 @@ from typing import Any
 
 from softhot import plots
 from softhot.metrics import METRICS, Predictions
-from softhot.report import charts, linked, panels, words
+from softhot.report import linked, panels, words
 from softhot.report.charts import (
     bin_data,
     histogram_chart,
@@ -23,7 +23,7 @@ from softhot.report.charts import (
     static_svg,
 )
 
-ROWS = 60  # of each class in the plane of logits
+ROWS = 40  # of each class in the plane of logits
 KEPT = 0.8  # the coverage at which the finding over the risk-coverage curve is stated
 
 # The chart library is read by an HTML parser first; these three would end or confuse its script.
@@ -48,19 +48,20 @@ class Page:
     examples: Sequence[Mapping[str, Any]] = ()
     linked: Mapping[str, Any] | None = None
     reliability_finding: str = ""
+    arms: int = 0  # of the study, of which the page may offer fewer
     tiles: list[dict[str, Any]] = field(default_factory=list)
     risk_finding: str = ""
     risk_text: str = ""
     league: Mapping[str, Any] | None = None
     classes: Mapping[str, Any] | None = None
     distillation: str = ""
-    planes: Sequence[Mapping[str, Any]] = ()
+    planes: Mapping[str, Any] | None = None
     tables: Sequence[Mapping[str, Any]] = ()
     failed: Sequence[Mapping[str, str]] = ()
     command: str = ""
     settings: str = ""
     provenance: Sequence[tuple[str, Sequence[str]]] = ()
-    download: str = ""
+    download: Mapping[str, str] | None = None
     charts: dict[str, dict[str, Any]] = field(default_factory=dict)
     specs: list[dict[str, Any]] = field(default_factory=list)
     datasets: list[dict[str, list]] = field(default_factory=list)
@@ -106,10 +107,14 @@ class Page:
         self.tiles.append({"model": model, "marks": marks, "chosen": chosen, "figures": figures})
 
     def add_risk(
-        self, styles: Sequence[tuple[str, str, float]], data: dict[str, plots.Rows], kept: float
+        self,
+        styles: Sequence[tuple[str, str, float]],
+        data: dict[str, plots.Rows],
+        kept: float,
+        arm: int | None = None,
     ) -> dict[str, float]:
         """Add the risk-coverage curve; returns each model's error at coverage ``kept``."""
-        self.add_chart("risk", risk_chart(), risk_data(data, styles))
+        self.add_chart("risk", risk_chart(arm), risk_data(data, styles))
         at = {(row["model"], row["coverage"]): row["risk"] for row in data["lines"]}
         models = list(dict.fromkeys(row["model"] for row in data["lines"]))
         self.risk_text = "Error among the rows kept, by share kept: " + "; ".join(
@@ -132,14 +137,19 @@ class Page:
                 self.add_chart(f"linked-{part}-{i}", diagram, data)
                 histogram = panels.linked_histogram(arm, klass, colour, bins)
                 self.add_chart(f"linked-{part}-{i}-bars", histogram, data)
-            rows = [row for row in found["top"][remedy] if row["arm"] == arm]
+            texts = [
+                words.reliability_text(
+                    name, remedy, [row for row in found["top"][remedy] if row["arm"] == number]
+                )
+                for number, name in enumerate(found["arms"])
+            ]
             columns.append(
                 {
                     "number": i,
                     "remedy": remedy,
                     "colour": colour,
                     "scores": [scores[remedy] for scores in found["scores"]],
-                    "text": words.reliability_text(found["arms"][arm], remedy, rows),
+                    "texts": texts,
                 }
             )
         self.linked = {
@@ -156,23 +166,35 @@ class Page:
         self.classes = {"finding": finding, "rows": rows, "text": words.classes_text(rows)}
 
     def add_planes(
-        self, models: Mapping[str, Predictions], class_names: Sequence[str] | None
+        self,
+        models: Mapping[str, Predictions],
+        arm: int,
+        class_names: Sequence[str] | None,
     ) -> None:
-        """Add the plane of three classes' logits, of each model."""
+        """Add the plane of three classes' logits: of the first model, and of the one followed."""
         first, *others = models.values()
         found = [plots.prepare_logit_plane(first, class_names=class_names, most=ROWS)]
         classes = [corner["class"] for corner in found[0]["corners"]]
         found += [plots.prepare_logit_plane(one, classes, class_names, ROWS) for one in others]
         names = [corner["name"] for corner in found[0]["corners"]]
-        points = [row for plane in found for row in plane["points"]]
-        reach = 1.05 * max(max(abs(row["x"]), abs(row["y"])) for row in points)
-        chart = panels.plane_chart(names, min(reach, panels.REACH))
-        self.planes = []
-        for i, (name, plane) in enumerate(zip(models, found, strict=True)):
-            data = {part: charts.rounded(rows) for part, rows in plane.items()}
-            self.add_chart(f"plane-{i}", chart, data)
-            text = f"Logits of {words.joined(names)}, {name}: one point a test row"
-            self.planes.append({"name": name, "chart": f"plane-{i}", "text": text})
+        data: dict[str, plots.Rows] = {"points": [], "corners": []}
+        for number, plane in enumerate(found):
+            for part, rows in plane.items():
+                data[part] += [
+                    {"number": number, "name": row["name"]}
+                    | {axis: round(row[axis], 3) for axis in ("x", "y")}
+                    for row in rows
+                ]
+        reach = 1.05 * max(max(abs(row["x"]), abs(row["y"])) for row in data["points"])
+        reach = min(reach, panels.REACH)
+        own = {part: [row for row in rows if row["number"] == 0] for part, rows in data.items()}
+        self.add_chart("plane-0", panels.plane_chart(names, reach, None), own)
+        self.add_chart("plane-1", panels.plane_chart(names, reach, arm), data)
+        self.planes = {
+            "text": f"Logits of {words.joined(names)}, one point a test row",
+            "names": list(models),
+            "arm": arm,
+        }
 
     def html(self) -> str:
         """The finished page."""
@@ -201,7 +223,6 @@ class Page:
                 columns=words.COLUMNS,
                 remedies=words.REMEDIES,
                 actions=words.ACTIONS,
-                download=base64.b64encode(self.download.encode()).decode(),
                 verdict=_split(self.headline, self.decision),
                 definitions=[
                     (words.short(name), METRICS[name].label, words.definition(name))

@@ -14,6 +14,7 @@ from softhot import plots
 from softhot.report import words
 from softhot.report.charts import (
     ACCENT,
+    ARM,
     MUTED,
     PAPER,
     Spec,
@@ -113,9 +114,12 @@ def linked_data(rows: plots.Rows, bins: int) -> dict[str, plots.Rows]:
     kept = [
         {name: row[name] for name in ("arm", "class") if name in row}
         | {"bin": round(row["lower"] * bins)}
-        | {name: None if row[name] is None else round(row[name], 4) for name in numbers}
+        | {name: None if row[name] is None else round(row[name], 3) for name in numbers}
         for row in rows
     ]
+    for name in ("low", "high"):  # most classwise diagrams have none
+        if all(row[name] is None for row in kept):
+            kept = [{k: v for k, v in row.items() if k != name} for row in kept]
     return {"bins": kept}
 
 
@@ -178,8 +182,11 @@ def classes_data(rows: Sequence[Mapping[str, Any]]) -> dict[str, plots.Rows]:
     return {"classes": rounded(told)}
 
 
-def plane_chart(names: Sequence[str], reach: float) -> Spec:
-    """Rows of three classes in the plane of their logits; data ``points`` and ``corners``."""
+def plane_chart(names: Sequence[str], reach: float, arm: int | None) -> Spec:
+    """Rows of three classes in the plane of their logits; data ``points`` and ``corners``.
+
+    Those of number ``arm`` are shown; all if it is None.
+    """
     import altair as alt
 
     def axis(channel: Any, field: str) -> Any:
@@ -194,8 +201,9 @@ def plane_chart(names: Sequence[str], reach: float) -> Spec:
         legend=None,
         scale=alt.Scale(domain=list(names), range=["circle", "triangle-up", "square"]),
     )
-    points = alt.Chart(alt.NamedData("points"))
-    corners = alt.Chart(alt.NamedData("corners"))
+    points, corners = alt.Chart(alt.NamedData("points")), alt.Chart(alt.NamedData("corners"))
+    if arm is not None:
+        points, corners = points.transform_filter(ARM), corners.transform_filter(ARM)
     x, y = axis(alt.X, "x"), axis(alt.Y, "y")
     layers = [
         points.mark_point(filled=True, size=26, opacity=0.55).encode(
@@ -209,4 +217,6 @@ def plane_chart(names: Sequence[str], reach: float) -> Spec:
         ),
     ]
     chart = alt.layer(*layers).properties(width=300, height=300)
+    if arm is not None:
+        chart = chart.add_params(alt.param(name="arm", value=arm))
     return finish(chart, left=4, right=4, top=4, bottom=4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from softhot.report.alerts import alerts
 from softhot.report.examples import medians, prepare_examples
 from softhot.report.linked import ARMS, prepare_linked
 from softhot.report.page import KEPT, Page, printable
+
+ALPHAS, LINES = 12, 120  # of the curve: points, and those of all seeds together
 
 if TYPE_CHECKING:
     from softhot.studies.compare import ArmSummary, Comparison
@@ -76,14 +77,15 @@ def render(
     )
     page.advice = [found.to_dict() for found in comparison.advice.values()]
     if arm.alpha is not None:
-        _add_curves(page, comparison, base, arm)
+        _add_curves(page, comparison, base, arm, shown)
     _add_examples(page, base, arm, {name: raw[name] for name in shown}, inputs, class_names)
     linked = prepare_linked(
         {name: validation[name] for name in shown}, {name: raw[name] for name in shown}, class_names
     )
     page.add_linked(linked, shown.index(arm.name))
     page.reliability_finding = words.reliability_finding(base, arm)
-    for one in comparison.arms:
+    page.arms = len(comparison.arms)
+    for one in (one for one in comparison.arms if one.name in shown):
         scores = {"raw": one.test_raw, "scaled": one.test_scaled}
         page.add_tiles(
             one.name,
@@ -96,23 +98,22 @@ def render(
             chosen=one.name == comparison.chosen,
         )
     page.league = tables.league(comparison)
-    _add_harm(page, comparison, base, arm, raw, class_names)
-    page.tables = [tables.study_table(comparison, column) for column in ("raw", "scaled")]
+    _add_harm(page, base, arm, {name: raw[name] for name in shown}, class_names)
+    page.tables = [tables.study_table(comparison, column, shown) for column in ("raw", "scaled")]
     page.failed = tables.failed_trials(failed)
     page.provenance = tables.study_provenance(comparison, records, versions, split_digest)
     page.command, page.settings = command, spec.to_toml()
-    plain = json.dumps(comparison.to_dict())
-    rounded = json.loads(plain, parse_float=lambda digits: float(f"{float(digits):.7g}"))
-    page.download = json.dumps(rounded, separators=(",", ":"))
+    page.download = tables.download(comparison)
     return page.html()
 
 
 def _shown(comparison: Comparison, base: ArmSummary, arm: ArmSummary) -> list[str]:
-    """Arms that panels offer: of many those of the curve, and each method's choice."""
+    """Arms that panels offer: of many the best methods' choices, then the curve."""
     names = [one.name for one in comparison.arms]
     if len(names) <= ARMS:
         return names
-    wanted = [base.name, arm.name, *(method.chosen for method in comparison.methods)]
+    best = sorted(comparison.methods, key=lambda one: one.advantages["nll"].difference.mean)
+    wanted = [base.name, arm.name, *(method.chosen for method in best)]
     wanted += [one.name for one in comparison.curve]
     kept = set(list(dict.fromkeys(wanted))[:ARMS])
     return [name for name in names if name in kept]
@@ -126,17 +127,39 @@ def _validation(comparison: Comparison, records: Sequence[Record]) -> By:
     }
 
 
-def _add_curves(page: Page, comparison: Comparison, base: ArmSummary, arm: ArmSummary) -> None:
+def _add_curves(
+    page: Page,
+    comparison: Comparison,
+    base: ArmSummary,
+    arm: ArmSummary,
+    shown: Sequence[str],
+) -> None:
     """Every metric against alpha."""
     data = charts.curve_data(plots.prepare_curves(comparison))
     alphas = [one.alpha for one in comparison.curve if one.alpha is not None]
+    if len(alphas) > ALPHAS:
+        step = (len(alphas) - 1) / (ALPHAS - 1)
+        drawn = {alphas[round(i * step)] for i in range(ALPHAS)} | {base.alpha, arm.alpha}
+        alphas = [alpha for alpha in alphas if alpha in drawn]
+    seeds = comparison.seeds[: min(plots.SEED_LINES, max(1, LINES // len(alphas)))]
+    data = {
+        part: [
+            row
+            for row in rows
+            if row.get("alpha", alphas[0]) in alphas and row.get("seed", seeds[0]) in seeds
+        ]
+        for part, rows in data.items()
+    }
+    places = {shown.index(a.name): a.alpha for a in comparison.curve if a.name in shown}
+    marks = {number: alpha for number, alpha in places.items() if alpha is not None}
+    first = shown.index(arm.name)
     for field in ("value", "change"):
-        chart = charts.curve_chart(field, alphas, arm.alpha, comparison.criterion)
+        chart = charts.curve_chart(field, alphas, marks, first, comparison.criterion)
         page.add_chart(f"curve-{field}", chart, data)
     page.curves = {
         "selected": comparison.criterion,
         "seeds": len(comparison.seeds),
-        "drawn": min(len(comparison.seeds), plots.SEED_LINES),
+        "drawn": len(seeds),
         "band": words.alpha(arm),
         "metrics": [
             {
@@ -168,22 +191,20 @@ def _add_examples(
 
 def _add_harm(
     page: Page,
-    comparison: Comparison,
     base: ArmSummary,
     arm: ArmSummary,
     raw: By,
     class_names: Sequence[str] | None,
 ) -> None:
-    lines = {base.name: (charts.NONE, 2.2), arm.name: (charts.ACCENT, 2.4)}
-    others = [(name, charts.OTHER, 1.0) for name in raw if name not in lines]
-    styles = others + [(name, *style) for name, style in lines.items()]
-    risks = page.add_risk(styles, plots.prepare_risk_coverage(raw), KEPT)
+    followed = list(raw).index(arm.name)
+    styles = [(name, charts.OTHER, 1.0) for name in raw if name != base.name]
+    styles.append((base.name, charts.NONE, 2.2))
+    risks = page.add_risk(styles, plots.prepare_risk_coverage(raw, points=50), KEPT, followed)
     named = {base.name: words.alpha(base), arm.name: words.alpha(arm)}
     page.risk_finding = words.risk_finding(named, risks, words.percent(KEPT))
     label = words.alpha(arm)
     classes = harm.prepare_classes(raw[base.name], raw[arm.name], class_names)
     page.add_classes(classes, harm.classes_finding(classes, label))
     page.distillation = harm.distillation(raw[base.name], raw[arm.name], label)
-    one_seed = {words.alpha(one): raw[one.name][0] for one in (base, arm)}
     if raw[base.name][0].num_classes >= 3:
-        page.add_planes(one_seed, class_names)
+        page.add_planes({name: seeds[0] for name, seeds in raw.items()}, followed, class_names)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import itertools
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +19,8 @@ if TYPE_CHECKING:
     from softhot.studies.compare import ArmSummary, Comparison, Estimate
     from softhot.studies.store import Failure, Record
 
+ROWS = 60  # arms of a table, and trials that failed
+DOWNLOAD = 100_000  # bytes of the page that its numbers may take
 TITLES = {"raw": "As trained", "scaled": "After temperature scaling"}
 
 
@@ -63,10 +69,18 @@ def marks(comparison: Comparison, arm: ArmSummary) -> list[tuple[str, str]]:
     return found
 
 
-def study_table(comparison: Comparison, column: str) -> dict[str, Any]:
-    """All arms and all metrics of one column, with paired differences to "none"."""
+def study_table(
+    comparison: Comparison, column: str, followed: Sequence[str] = ()
+) -> dict[str, Any]:
+    """All arms and all metrics of one column, with paired differences to "none".
+
+    Of more than :data:`ROWS` arms those that the page lets ``followed``, then in their order.
+    """
+    ranked = sorted(comparison.arms, key=lambda arm: arm.name not in followed)
+    kept = {arm.name for arm in ranked[:ROWS]}
+    arms = [arm for arm in comparison.arms if arm.name in kept]
     rows = []
-    for arm in comparison.arms:
+    for arm in arms:
         means: dict[str, Estimate] = getattr(arm, f"test_{column}")
         changes: dict[str, Estimate] = getattr(arm, f"difference_{column}")
         cells = []
@@ -86,6 +100,7 @@ def study_table(comparison: Comparison, column: str) -> dict[str, Any]:
                 "name": arm.name,
                 "marks": marks(comparison, arm),
                 "chosen": arm.name == comparison.chosen,
+                "number": followed.index(arm.name) if arm.name in followed else None,
                 "temperature": temperature,
                 "cells": cells,
             }
@@ -96,6 +111,8 @@ def study_table(comparison: Comparison, column: str) -> dict[str, Any]:
         "paired difference to “none” and its 95 % interval; for “none” the interval of the mean "
         "itself. “Better” and “worse” stand where the interval excludes 0."
     )
+    if len(arms) < len(comparison.arms):
+        note += f" {len(arms)} of {len(comparison.arms)} arms: the others are in the run's folder."
     return _table(column, rows, note, first="Arm")
 
 
@@ -186,6 +203,7 @@ def judgement_table(
                 "name": model,
                 "marks": [],
                 "chosen": False,
+                "number": None,
                 "temperature": temperature,
                 "cells": cells,
             }
@@ -195,10 +213,10 @@ def judgement_table(
 
 
 def failed_trials(failed: Iterable[Failure]) -> list[dict[str, str]]:
-    """A row for each trial that ended in an error."""
+    """A row for each trial that ended in an error, up to :data:`ROWS`."""
     return [
         {"name": one.trial.arm.name, "seed": str(one.trial.seed), "error": one.reason}
-        for one in failed
+        for one in itertools.islice(failed, ROWS)
     ]
 
 
@@ -231,6 +249,46 @@ def study_provenance(
         ("Trained with", version_list({n: ", ".join(sorted(v)) for n, v in trained.items()})),
         ("Page made with", version_list(versions)),
     ]
+
+
+def download(comparison: Comparison) -> dict[str, str]:
+    """All numbers as a file in the page: what of it fits, as plainly as it fits.
+
+    As JSON, else compressed, else without those of single seeds, else nothing but the verdict.
+    """
+    plain = json.dumps(comparison.to_dict())
+    content = json.loads(plain, parse_float=lambda digits: float(f"{float(digits):.7g}"))
+    means = _without_seeds(content)
+    short = {name: means[name] for name in ("spec", "chosen", "verdict", "advice")}
+    whole, rest = "Download all numbers of this page", "`softhot report --json` gives the others"
+    found: dict[str, str] = {}
+    for label, what, packed in (
+        (f"{whole} (JSON)", content, False),
+        (f"{whole} (JSON, gzip)", content, True),
+        (f"Download means and intervals of every arm (JSON, gzip); {rest}", means, True),
+        (f"Download verdict and settings (JSON, gzip); {rest}", short, True),
+    ):
+        data = json.dumps(what, separators=(",", ":")).encode()
+        data = base64.b64encode(gzip.compress(data, 9, mtime=0) if packed else data)
+        found = {
+            "name": "softhot-comparison.json" + (".gz" if packed else ""),
+            "type": "application/gzip" if packed else "application/json",
+            "data": data.decode(),
+            "label": label,
+        }
+        if len(data) <= DOWNLOAD:
+            break
+    return found
+
+
+def _without_seeds(value: Any) -> Any:
+    """Estimates without what single seeds gave."""
+    if isinstance(value, list):
+        return [_without_seeds(part) for part in value]
+    if not isinstance(value, dict):
+        return value
+    seeds = {"values"} if "mean" in value else set()
+    return {name: _without_seeds(part) for name, part in value.items() if name not in seeds}
 
 
 def version_list(versions: Mapping[str, str]) -> list[str]:
