@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -33,13 +33,16 @@ def sums(case: Case) -> str | None:
         return None
     if case.kind == "loss" and (_is_over_classes(case) or (case.pair and not case.sums_agree)):
         return None
-    label = max(
-        total, key=lambda y: round(abs(total[y] - 1), 6)
-    )  # the first, not what rounding picks
+    label = _farthest({y: each - 1 for y, each in total.items()})
     if abs(total[label] - 1) <= k * case.tolerance:
         return None
     what = "the target (or the whole loss by a factor)" if case.kind == "loss" else "the target"
     return f"{what} of label {label} sums to {total[label]:.4g} with K = {k}."
+
+
+def _farthest(by_label: Mapping[int, float]) -> int:
+    """The label whose number is farthest from 0: the first of equals, not what rounding picks."""
+    return max(by_label, key=lambda y: round(abs(by_label[y]), 6))
 
 
 def _is_over_classes(case: Case) -> bool:
@@ -291,8 +294,10 @@ def of(ending: str, evidence: str, case: Case) -> str | None:
 def shift(case: Case) -> str | None:
     """Whether the mass differs from the sum of the target."""
     slope = {y: mass - case.rows[y].sum() for y, mass in case.masses.items()}
-    label = max(slope, key=lambda y: abs(slope[y]), default=None)
-    if label is None or abs(slope[label]) <= 10 * case.num_classes * case.tolerance:
+    if not slope:
+        return None
+    label = _farthest(slope)
+    if abs(slope[label]) <= 10 * case.num_classes * case.tolerance:
         return None
     return f"adding 1 to every logit changes the loss of label {label} by {slope[label]:.4g}."
 
