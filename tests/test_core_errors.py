@@ -30,6 +30,7 @@ from softhot import (
     Schedule,
     Similarity,
     SofthotWarning,
+    Teacher,
     Uniform,
     binary_cross_entropy,
     convert_alpha,
@@ -89,6 +90,47 @@ def test_targets_refuse(bad):
     given = {"labels": Y, "rule": Uniform(0.1), "num_classes": 4} | bad.given
     error = refuses(lambda: smooth_labels(**given), bad.argument, bad.value)
     assert bad.hint in str(error)
+
+
+def twice(given):
+    """Every array with a row a sample, stacked: rows ``(3, ...)`` become a grid ``(2, 3, ...)``."""
+    by_row = {"logits", "labels", "where", "allowed", "alpha"}
+    by_row |= {"prior"} if isinstance(given["rule"], Teacher) else set()
+    stacks = (n for n in by_row & set(given) if isinstance(given[n], np.ndarray))
+    return {name: np.stack([given[name]] * 2) for name in stacks if given[name].shape[:1] == (3,)}
+
+
+GRIDS = [
+    pytest.param(function, right | bad.given, id=f"{function.__name__}: {bad.why}")
+    for table, function, right in (
+        (LOSS, cross_entropy, {"logits": Z, "labels": Y, "rule": Uniform(0.1)}),
+        (TARGETS, smooth_labels, {"labels": Y, "rule": Uniform(0.1), "num_classes": 4}),
+    )
+    for bad in table
+    if "axis" not in bad.given and "shape" not in bad.argument
+]
+
+
+@pytest.mark.parametrize(("function", "given"), GRIDS)
+def test_a_grid_is_refused_for_what_its_rows_are(function, given):
+    """At its place, if it has one: no check takes the second axis for the last."""
+    rows, stacked = refuses(lambda: function(**given), "", ""), twice(given)
+    name, place, rest = rows.argument.partition("[")
+    grid = refuses(lambda: function(**given | stacked), name, "")
+    if place and name in stacked:
+        assert grid.argument == f"{name}[0, {rest}"
+        assert (grid.allowed, shown(grid.value)) == (rows.allowed, shown(rows.value))
+
+
+def test_a_grid_is_warned_of_as_its_rows_are():
+    given = {"logits": Z, "labels": Y, "rule": Uniform(0.1), "weighting": "class"}
+    given["weight"] = [1, 1, 1, 38]
+    texts = []
+    for stacked in ({}, twice(given)):
+        with pytest.warns(SofthotWarning) as caught:
+            cross_entropy(**given | stacked)
+        texts.append(str(caught[0].message))
+    assert texts[0] == texts[1]
 
 
 @pytest.mark.parametrize("bad", BINARY_LOSS, ids=lambda bad: bad.why)

@@ -62,6 +62,12 @@ def test_explain_hard_labels_have_no_optimum():
     assert (e.loss_floor, e.entropy, e.confidence) == (0, 0, 1)
 
 
+def test_explain_a_weight_so_small_that_the_ratio_overflows():
+    e = explain(Uniform(1e-310), 10)
+    assert (e.on, e.flip_ratio) == (1, math.inf)
+    assert e.logit_gap == pytest.approx(-math.log(1e-311))
+
+
 def test_explain_classes_that_differ():
     e = explain(Uniform(PerClass((0.0, 0.2))), 2)
     assert (e.on, e.off) == ((1.0, pytest.approx(0.9)), (0.0, pytest.approx(0.1)))

@@ -37,6 +37,12 @@ def test_right_input_gives_the_same(case, blind, monkeypatch):
             laws.same(run(case.rule, batch), wanted, 1e-15)
 
 
+@pytest.fixture(params=[False, True], ids=["rows", "grid"])
+def batch(request):
+    """In two layouts: also with the class axis between two others."""
+    return replace(make_batch(CASES[0]), middle=request.param)
+
+
 def only(loss, gradient, bad):
     """NaN in these rows, in loss and gradient, and numbers in the others."""
     assert np.flatnonzero(np.isnan(loss)).tolist() == bad
@@ -45,8 +51,7 @@ def only(loss, gradient, bad):
 
 
 @pytest.mark.parametrize("rule", [Uniform(0.1), Others(0.1), Prior(0.1, (1, 1, 2, 2, 4))], ids=repr)
-def test_what_would_raise_is_nan(rule, blind):
-    batch = make_batch(CASES[0])
+def test_what_would_raise_is_nan(rule, batch, blind):
     labels = batch.labels.copy()
     labels[[1, 4]] = -1, 5
     only(*run(rule, replace(batch, labels=labels)), [1, 4])
@@ -66,20 +71,18 @@ def test_what_would_raise_is_nan(rule, blind):
     only(*run(rule, weighted), [1, 4])
 
 
-def test_labels_alone_may_be_out_of_sight(monkeypatch):
+def test_labels_alone_may_be_out_of_sight(batch, monkeypatch):
     """As where a framework traces them beside logits that are there."""
     for module in (binary, losses, targets):
         seen = lambda *arrays: all(a is None or a.dtype.kind != "i" for a in arrays)  # noqa: E731
         monkeypatch.setattr(module, "is_concrete", seen)
-    batch = make_batch(CASES[0])
     labels = batch.labels.copy()
     labels[[1, 4]] = -1, 5
     only(*run(Uniform(0.1), replace(batch, labels=labels)), [1, 4])
 
 
 @pytest.mark.parametrize("rule", [Uniform(PerSample()), Teacher(PerSample())], ids=repr)
-def test_an_alpha_out_of_range_is_nan(rule, blind):
-    batch = make_batch(CASES[0])
+def test_an_alpha_out_of_range_is_nan(rule, batch, blind):
     alpha = np.full(N, 0.25)
     alpha[[0, 3, 4]] = -0.1, 1.5, np.nan
     if isinstance(rule, Teacher):

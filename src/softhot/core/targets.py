@@ -322,7 +322,7 @@ def off_one(xp: Any, rows: Array, tolerance: float) -> tuple[Array, Array]:
 
 def _kind_of(xp: Any, labels: Array, num_classes: int, stated: str | None) -> str:
     if stated is None:
-        stated = {"integer": "ids", "bool": "one_hot"}.get(kind(xp, labels), "soft")
+        stated = "ids" if kind(xp, labels) == "integer" else "soft"
     if KINDS.check("kind", stated) != "ids" and num_classes not in labels.shape:
         hint = "Class ids are integers: cast with labels.astype(int)."
         allowed = f"class ids, or rows of {num_classes} probabilities"

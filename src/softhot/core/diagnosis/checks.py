@@ -175,8 +175,8 @@ def from_batch(case: Case) -> str | None:
 def _brief(row: Array, label: int) -> str:
     if row.ndim != 1 or len(row) < 2:
         return f"an array of shape {row.shape}"
-    true, other = row.round(9)[[label % len(row), (label + 1) % len(row)]] + 0.0
-    return f"{true:.4g} and {other:.4g}"
+    true, other = row.round(9)[[label % len(row), (label + 1) % len(row)]]
+    return f"{true:z.4g} and {other:z.4g}"
 
 
 def label_out_of_range(label: Callable[[int], int], case: Case) -> str | None:
