@@ -497,12 +497,17 @@ struct Worker {
       e[c] = label == c ? at_true : fma(e[c], f, b);
     }
     for (int c = 0; !all_count && c < classes; c++) e[c] = counting ? e[c] : Floats{};
+    for (int c = 0; c < classes; c += W) transpose(e + c);
     T* g = (T*)call.gradient + row * k;
-    for (int c = 0; c < classes; c += W) {
-      const Last last(classes - c < W ? classes - c : W);
-      transpose(e + c);
-      for (int r = 0; r < rows; r++) store(g + r * k + c, e[c + r], last);
-    }
+    const T* stop = g + rows * k;
+    for (int r = 0; r < rows; r++)
+      for (int c = 0; c < classes; c += W) {
+        T* out = g + r * k + c;
+        if (!MASKED_STORES && out + W <= stop)
+          store(out, e[c + r]);  // the rows that follow write over what is beyond this one
+        else
+          store(out, e[c + r], Last(classes - c < W ? classes - c : W));
+      }
     return DONE;
   }
 

@@ -22,11 +22,11 @@
 namespace {
 
 #if defined(__AVX512F__)
-enum { W = 16 };
+enum { W = 16, MASKED_STORES = true };
 #elif defined(__AVX2__)
-enum { W = 8 };
+enum { W = 8, MASKED_STORES = false };
 #else
-enum { W = 4 };
+enum { W = 4, MASKED_STORES = false };
 #endif
 
 typedef float Floats __attribute__((vector_size(4 * W)));
