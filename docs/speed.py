@@ -2,13 +2,14 @@
 
     python -m docs.speed
 
-The latest line of benchmarks/results for every row counts.
+The latest line of benchmarks/results for every row counts; speeds of losses and studies are shown
+for every processor they were measured on.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,14 @@ def latest(name: str, key: Iterable[str]) -> list[Row]:
     return list(found.values())
 
 
+def by_kernel(rows: Iterable[Row]) -> list[list[Row]]:
+    """The rows of each of the kernel's codes, as measured on one kind of processor each."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["kernel"], []).append(row)
+    return list(found.values())
+
+
 def size(row: Row) -> str:
     return " x ".join(f"{n:,}".replace(",", " ") for n in row["shape"])
 
@@ -64,6 +73,11 @@ def lines(header: str, rows: Iterable[Iterable[str]]) -> str:
     names = [name.strip() for name in header.split("|")]
     body = [names, ["---", *["---:"] * (len(names) - 1)], *map(list, rows)]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in body) + "\n\n"
+
+
+def tables(header: str, rows: Iterable[Row], body: Callable[[list[Row]], Iterable[Any]]) -> str:
+    """A table for each of the kernel's codes, below what it was measured on."""
+    return "".join(of_machine(of[-1]) + lines(header, body(of)) for of in by_kernel(rows))
 
 
 def of_machine(row: Row) -> str:
@@ -85,7 +99,6 @@ def logits(rows: list[Row]) -> str:
         "what is needed at the peak beside the logits, in multiples of them; the error is the "
         "largest of the gradient against float64, over its largest entry.\n\n"
     )
-    text += of_machine(rows[-1])
 
     def cells(row: Row) -> Iterable[str]:
         times, memory, error = row["times_torch"], row["extra_memory"], row["error"]
@@ -105,7 +118,7 @@ def logits(rows: list[Row]) -> str:
         "N x K | dtype | ms | times torch (bar) | times compiled | of the limit "
         "| memory: softhot, in place, torch | error: softhot, torch | disturbed"
     )
-    return text + lines(header, map(cells, rows))
+    return text + tables(header, rows, lambda rows: map(cells, rows))
 
 
 def targets(rows: list[Row]) -> str:
@@ -114,16 +127,13 @@ def targets(rows: list[Row]) -> str:
         "writing such an array once (`np.full`); the recipe is one-hot, times 1 - alpha, plus "
         "alpha / K.\n\n"
     )
-    body = (
-        (
-            size(row),
-            f"{row['milliseconds']['softhot']:.2f}",
-            f"{row['writes']['softhot']:.2f}",
-            f"{row['writes']['recipe']:.2f}",
-        )
-        for row in rows
-    )
-    return text + lines("N x K | ms | softhot / one write | recipe / one write", body)
+
+    def cells(row: Row) -> Iterable[str]:
+        yield from (size(row), f"{row['milliseconds']['softhot']:.2f}")
+        yield from (f"{row['writes']['softhot']:.2f}", f"{row['writes']['recipe']:.2f}")
+
+    header = "N x K | ms | softhot / one write | recipe / one write"
+    return text + tables(header, rows, lambda rows: map(cells, rows))
 
 
 def arrays(rows: list[Row]) -> str:
@@ -132,17 +142,19 @@ def arrays(rows: list[Row]) -> str:
         "the readable reference; JAX's under jit against optax's hard-label loss, which does "
         "less, and its smoothed one.\n\n"
     )
-    body = []
-    for row in rows:
+
+    def cells(row: Row) -> Iterable[str]:
         ours = row["times_rival"]["softhot"]
         others = [
             f"{ours / ratio:.2f} times {name}"
             for name, ratio in row["times_rival"].items()
             if name != "softhot"
         ]
-        time = f"{row['milliseconds']['softhot']:.2f}"
-        body.append((row["library"], size(row), time, ", ".join(others), f"{row['disturbed']:.0%}"))
-    return text + lines("library | N x K | ms | speed | disturbed", body)
+        yield from (row["library"], size(row), f"{row['milliseconds']['softhot']:.2f}")
+        yield from (", ".join(others), f"{row['disturbed']:.0%}")
+
+    header = "library | N x K | ms | speed | disturbed"
+    return text + tables(header, rows, lambda rows: map(cells, rows))
 
 
 def growth(rows: list[Row]) -> str:
@@ -235,33 +247,28 @@ def layer(rows: list[Row]) -> str:
         "smoothing; "
         f"with hard labels {linear.FEW} rows are timed.\n\n"
     )
-    chunked = {tuple(r["shape"]): r["times_chunked"] for r in rows if r["rival"] != linear.RIVAL}
-    whole = {tuple(r["shape"]): r for r in rows if r["rival"] == linear.RIVAL}
-    text += of_machine(rows[-1])
-    body = []
-    for shape in linear.SHAPES:
-        if shape not in whole:
-            continue
-        row, times = whole[shape], chunked.get(shape)
+
+    def body(rows: list[Row]) -> Iterable[Iterable[str]]:
+        chunked = {size(r): r["times_chunked"] for r in rows if r["rival"] != linear.RIVAL}
+        for row in rows:
+            if row["rival"] == linear.RIVAL:
+                yield cells(row, chunked.get(size(row)))
+
+    def cells(row: Row, times: Row | None) -> Iterable[str]:
         memory, error, ratio = row["extra_megabytes"], row["error"], row["times_torch"]
-        against = f"{times['smooth']:.2f}, {times['hard']:.1f}" if times else "-"
-        body.append(
-            (
-                size(row),
-                f"{row['seconds']['softhot']:.3f}",
-                f"{passed(ratio['softhot'], LAYER_BARS[shape])}",
-                f"{ratio['products']:.2f}",
-                against,
-                f"{memory['softhot']:.0f}, {memory['torch']:.0f}",
-                f"{error['softhot']:.0e}, {error['torch']:.0e}",
-            )
-        )
+        yield from (size(row), f"{row['seconds']['softhot']:.3f}")
+        yield passed(ratio["softhot"], LAYER_BARS[tuple(row["shape"])])
+        yield f"{ratio['products']:.2f}"
+        yield f"{times['smooth']:.2f}, {times['hard']:.1f}" if times else "-"
+        yield f"{memory['softhot']:.0f}, {memory['torch']:.0f}"
+        yield f"{error['softhot']:.0e}, {error['torch']:.0e}"
+
     header = (
         "N x H x C | s | times torch (bar) | limit: the products "
         "| times torch's chunks: smoothed, hard | memory, MB: softhot, torch "
         "| error: softhot, torch"
     )
-    return text + lines(header, body)
+    return text + tables(header, rows, body)
 
 
 def passed(ratio: float, bar: float | None) -> str:
@@ -277,17 +284,13 @@ def replicas(rows: list[Row]) -> str:
         "trials one after another in plain PyTorch (`nn.Sequential`, `F.cross_entropy`, "
         "`torch.optim.Adam`). The products are those of a step alone, stacked.\n\n"
     )
-    text += of_machine(rows[-1])
-    body = (
-        (
-            row["what"],
-            row["variant"],
-            f"{row['step_us']:.0f}",
-            passed(row["ratio"], row["bar"]),
-        )
-        for row in rows
-    )
-    return text + lines("what | variant | microseconds | times plain (bar)", body)
+
+    def cells(row: Row) -> Iterable[str]:
+        yield from (row["what"], row["variant"], f"{row['step_us']:.0f}")
+        yield passed(row["ratio"], row["bar"])
+
+    header = "what | variant | microseconds | times plain (bar)"
+    return text + tables(header, rows, lambda rows: map(cells, rows))
 
 
 def startup(rows: list[Row]) -> str:
@@ -297,12 +300,18 @@ def startup(rows: list[Row]) -> str:
 
 def page() -> str:
     found = {
-        logits: latest("logits", ("shape", "dtype")),
-        layer: latest("linear", ("shape", "rival")),
-        targets: latest("targets", ("shape",)),
-        arrays: latest("arrays", ("library", "shape")),
+        logits: latest("logits", ("kernel", "shape", "dtype")),
+        layer: latest("linear", ("kernel", "shape", "rival")),
+        targets: latest(
+            "targets",
+            (
+                "kernel",
+                "shape",
+            ),
+        ),
+        arrays: latest("arrays", ("kernel", "library", "shape")),
         growth: latest("growth", ("grows", "at")),
-        replicas: latest("replicas", ("what", "variant")),
+        replicas: latest("replicas", ("kernel", "what", "variant")),
         startup: latest("startup", ("until",)),
     }
     parts = [part(rows) for part, rows in found.items() if rows]
