@@ -4,8 +4,9 @@ R = A S replicas, arm by arm, share an architecture and a split. Their weights a
 layer is one batched matrix product; the rows of a batch, which the arms of a seed share, meet the
 first layers of all arms in a single product; one optimizer steps over everything. Losses are taken
 rule by rule, all strengths of uniform smoothing at once. Start, batches and noise are those of
-:mod:`softhot.studies.models.network`; results agree with it up to rounding in float32, which long
-training amplifies. The gradient of the loss is softhot's; from there back it is written out here.
+:mod:`softhot.studies.models.network`, and so are the results but for rounding: in float64 to 1e-9
+after whole trainings, in float32 as far as a unit in the last place of the initial weights goes
+(docs/together.md). The gradient of the loss is softhot's; from there back it is written out here.
 """
 
 from __future__ import annotations
