@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 import softhot.metrics as M
 from softhot.core.check import InputError
-from softhot.metrics import Predictions, nc1, template_plane, within_over_between
+from softhot.metrics import (
+    LastLayer,
+    Predictions,
+    nc1,
+    template_plane,
+    template_plane_of_logits,
+    within_over_between,
+)
 
 ROWS = st.lists(
     st.tuples(st.sampled_from([0.6, 0.75, 0.8, 1.0]), st.booleans()), min_size=1, max_size=6
@@ -161,6 +168,17 @@ def test_the_template_plane_keeps_distances_in_it_and_drops_the_rest():
     assert moved.points == pytest.approx(plane.corners)
 
 
+def test_logits_and_the_gram_matrix_give_the_template_plane():
+    rng = np.random.default_rng(0)
+    h, w, b = rng.normal(size=(20, 7)), rng.normal(size=(5, 7)), rng.normal(size=5)
+    log_probs = Predictions.from_logits(h @ w.T + b, np.zeros(20, int)).log_probs
+    for classes in itertools.permutations(range(5), 3):
+        real = template_plane(h, w, classes)
+        found = template_plane_of_logits(log_probs, LastLayer(w @ w.T, b), classes)
+        assert found.points == pytest.approx(real.points)
+        assert found.corners == pytest.approx(real.corners)
+
+
 def test_a_bias_is_one_more_dimension():
     h, w, b = np.array([[1.0, 1.0]]), np.array([[0.0, 0], [1, 0], [0, 1]]), np.array([0.0, 0, 2])
     with_bias = template_plane(h, w, [0, 1, 2], bias=b)
@@ -171,6 +189,8 @@ def test_a_bias_is_one_more_dimension():
 
 H, Y = clusters(n=8)
 W = np.random.default_rng(0).normal(size=(4, 6))
+LAYER = LastLayer(W @ W.T, np.zeros(4))
+LINE = LastLayer(np.outer(W[0], W[0])[:4, :4].astype(np.float32), np.zeros(4, np.float32))
 
 
 @pytest.mark.parametrize(
@@ -188,6 +208,9 @@ W = np.random.default_rng(0).normal(size=(4, 6))
         (lambda: template_plane(H, W[:, :2], [0, 1, 2]), ["weights", "(K, 6)"]),
         (lambda: template_plane(H, W, [0, 1, 2], bias=[0.0]), ["bias", "(4,)"]),
         (lambda: template_plane(H, np.ones((4, 6)), [0, 1, 2]), ["not on one line"]),
+        (lambda: template_plane_of_logits(H[:, :4], LAYER, [0, 1, 4]), ["classes", "[0, 3]"]),
+        (lambda: template_plane_of_logits(H, LAYER, [0, 1, 2]), ["layer", "(6, 6) and (6,)"]),
+        (lambda: template_plane_of_logits(H[:, :4], LINE, [0, 1, 2]), ["not on one line"]),
     ],
 )
 def test_bad_features(call, words):

@@ -58,6 +58,8 @@ def test_a_saved_trial_comes_back(store):
     Log(store.folder, FIRST.key).finished(0.25)
     assert store.look(FIRST).seconds == 0.25
     assert (record.validation.labels == result.validation_labels).all()
+    assert (record.layer.gram == result.layer.gram).all()
+    assert (record.layer.bias == result.layer.bias).all()
     z = result.test_logits.astype(np.float64)
     log_probs = z - np.log(np.exp(z).sum(1, keepdims=True))
     np.testing.assert_allclose(record.test.log_probs, log_probs, atol=1e-12)
@@ -92,6 +94,8 @@ def test_files_are_readable_without_softhot(store):
     with np.load(arrays, allow_pickle=False) as archive:
         assert archive["test_logits"].dtype == np.float32
         assert sorted(archive) == [
+            "bias",
+            "gram",
             "test_labels",
             "test_logits",
             "validation_labels",
@@ -223,6 +227,14 @@ def vouch_for(store, data):
     [
         {"test_logits": None},
         {"extra": np.zeros(3)},
+        {"gram": None},
+        {"bias": None},
+        {"gram": np.eye(3)},
+        {"gram": np.eye(2, dtype=np.float32)},
+        {"gram": np.full((3, 3), np.nan, np.float32)},
+        {"bias": np.zeros(3)},
+        {"bias": np.zeros((3, 1), np.float32)},
+        {"bias": np.full(3, np.inf, np.float32)},
         {"test_logits": np.zeros((78, 3))},
         {"test_logits": np.zeros((77, 3), np.float32)},
         {"test_logits": np.zeros(78, np.float32)},

@@ -19,7 +19,14 @@ from softhot.metrics.bins import (
     overconfidence,
     reliability,
 )
-from softhot.metrics.clusters import TemplatePlane, nc1, template_plane, within_over_between
+from softhot.metrics.clusters import (
+    LastLayer,
+    TemplatePlane,
+    nc1,
+    template_plane,
+    template_plane_of_logits,
+    within_over_between,
+)
 from softhot.metrics.intervals import Bootstrap, bootstrap, bootstraps, paired
 from softhot.metrics.predictions import (
     KINDS,
@@ -74,6 +81,7 @@ __all__ = [
     "Bootstrap",
     "BrierParts",
     "CalibrationTest",
+    "LastLayer",
     "Metric",
     "Predictions",
     "ReliabilityBins",
@@ -116,5 +124,6 @@ __all__ = [
     "score",
     "smooth_ece",
     "template_plane",
+    "template_plane_of_logits",
     "within_over_between",
 ]

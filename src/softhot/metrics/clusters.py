@@ -58,6 +58,17 @@ def nc1(features: Any, labels: Any) -> float:
 
 
 @dataclass(frozen=True, eq=False)
+class LastLayer:
+    """What the plane of templates needs of a last layer z = W h + b where h was not kept.
+
+    ``gram`` (K, K) are the inner products W W' of the templates, ``bias`` (K,) is b.
+    """
+
+    gram: np.ndarray
+    bias: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
 class TemplatePlane:
     """Coordinates in the plane through three class templates.
 
@@ -97,15 +108,56 @@ def template_plane(features: Any, weights: Any, classes: Any, bias: Any = None) 
         if b.shape != (len(w),):
             raise InputError("bias", f"of shape ({len(w)},)", b.shape)
         h, w = np.column_stack([h, np.ones(len(h))]), np.column_stack([w, b])
+    first, *others = w[_three(classes, len(w))]
+    sides = np.array(others) - first
+    return _plane((h - first) @ sides.T, sides @ sides.T, 1e-15 * np.vdot(sides, sides), classes)
+
+
+def template_plane_of_logits(logits: Any, layer: LastLayer, classes: Any) -> TemplatePlane:
+    """:func:`template_plane` of features that were not kept, from their logits.
+
+    Exact: an axis of the plane is a combination of differences of templates, and the product of a
+    row's features with w_i - w_j is the difference of its z - b. What is the same in all logits
+    of a row does not matter, so log-probabilities will do.
+
+    Args:
+        logits: (N, K), or log-probabilities.
+        layer: the last layer, of K classes; ``gram`` in float32 costs about six digits.
+        classes: three different class ids.
+
+    >>> layer = LastLayer(np.diag([0.0, 4, 4]), np.array([0.0, 0, 1]))
+    >>> template_plane_of_logits([[0.0, 2.0, 3.0]], layer, [0, 1, 2]).points.tolist()
+    [[1.0, 1.0]]
+    """
+    z, gram = _numbers("logits", logits, 2), _numbers("gram", layer.gram, 2)
+    b, k = _numbers("bias", layer.bias, 1), z.shape[1]
+    if gram.shape != (k, k) or b.shape != (k,):
+        shapes = f"{gram.shape} and {b.shape}"
+        raise InputError("layer", f"of the logits' {k} classes, ({k}, {k}) and ({k},)", shapes)
+    ids = _three(classes, k)
+    gram, differences = gram[np.ix_(ids, ids)], np.array([[-1, 1, 0], [-1, 0, 1]])
+    products = ((z - b)[:, ids] - gram[0]) @ differences.T
+    rounding = np.finfo(np.float32).eps * np.abs(gram).max()
+    return _plane(products, differences @ gram @ differences.T, 10 * rounding, classes)
+
+
+def _three(classes: Any, k: int) -> np.ndarray:
     ids = _numbers("classes", classes, 1)
-    if len(set(ids.tolist())) != 3 or len(ids) != 3 or not np.isin(ids, np.arange(len(w))).all():
-        raise InputError("classes", f"three different ids in [0, {len(w) - 1}]", classes)
-    first, second, third = w[ids.astype(int)]
-    axes, sizes = np.linalg.qr(np.stack([second - first, third - first], axis=1))
-    if abs(sizes[1, 1]) <= 1e-9 * np.abs(sizes).max():
-        raise InputError("weights", "three templates that are not on one line", ids.tolist())
-    axes = axes * np.sign(np.diag(sizes))
-    return TemplatePlane((h - first) @ axes, (np.stack([first, second, third]) - first) @ axes)
+    if len(set(ids.tolist())) != 3 or len(ids) != 3 or not np.isin(ids, np.arange(k)).all():
+        raise InputError("classes", f"three different ids in [0, {k - 1}]", classes)
+    return ids.astype(int)
+
+
+def _plane(products: np.ndarray, gram: np.ndarray, rounding: float, classes: Any) -> TemplatePlane:
+    """The plane of two sides with that Gram matrix (2, 2); ``products`` (N, 2) are those with them.
+
+    With gram = L L' the axes are L⁻¹ times the sides: Gram and Schmidt's.
+    """
+    height = gram[1, 1] - gram[0, 1] ** 2 / gram[0, 0] if gram[0, 0] > rounding else 0.0
+    if height <= rounding:
+        raise InputError("classes", "three whose templates are not on one line", classes)
+    sides = np.linalg.cholesky(gram)
+    return TemplatePlane(np.linalg.solve(sides, products.T).T, np.vstack([np.zeros(2), sides]))
 
 
 def _scatter(features: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:

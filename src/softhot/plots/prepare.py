@@ -8,8 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softhot.core.check import InputError, Interval
-from softhot.metrics import Predictions, check_predictions, risk_coverage
-from softhot.metrics import template_plane as _template_plane
+from softhot.metrics import (
+    LastLayer,
+    Predictions,
+    check_predictions,
+    risk_coverage,
+    template_plane,
+    template_plane_of_logits,
+)
 
 if TYPE_CHECKING:
     from softhot.core.rule import Rule
@@ -260,7 +266,7 @@ def prepare_plane(
         ``points``: class, name, x, y. ``corners``: the three templates, with the same fields.
     """
     y = np.asarray(labels)
-    corners = _template_plane(features, weights, classes, bias)
+    corners = template_plane(features, weights, classes, bias)
     if y.shape != (len(corners.points),):
         raise InputError("labels", f"class ids of shape ({len(corners.points)},)", labels)
     scale = 1 / corners.corners[1, 0]
@@ -281,26 +287,30 @@ def prepare_logit_plane(
     classes: Sequence[int] | None = None,
     class_names: Sequence[str] | None = None,
     most: int = 100,
+    layer: LastLayer | None = None,
 ) -> dict[str, Rows]:
-    """Rows of three classes by their three logits: the template plane where no weights were kept.
+    """Rows of three classes in the plane of their templates, where only logits were kept.
 
-    A logit is the product of the penultimate activations with the template of its class, so the
-    differences of three logits fix the projection onto the plane of their templates, up to a
-    linear map that is the same for all rows. Differences of log-probabilities are those of
-    logits. The three axes stand at 120 degrees; lengths are such that the mean distance between
-    the centres of the classes is 1, so that two models can be compared.
+    With ``layer`` that is the projection of the penultimate activations, exactly
+    (:func:`softhot.metrics.template_plane_of_logits`), turned so that the first class's template
+    is left of the second's and below the third's. Without it the axes are those of the three
+    logits, at 120 degrees: a logit is the product of the activations with its class's template, so
+    this is that projection up to a linear map that is the same for all rows. Lengths are such that
+    the mean distance between the centres of the classes is 1, so that two models can be compared.
 
     Args:
         predictions: of one model.
         classes: three class ids; without them the three that are confused most.
         class_names: K names; without them the class ids.
         most: rows of each class, the first in their order.
+        layer: the last layer that the logits come from.
 
     Returns:
         ``points``: class, name, x, y. ``corners``: the centres of the classes.
 
     Raises:
-        InputError: fewer than three classes, or not three of them, or no row of one.
+        InputError: fewer than three classes, or not three of them, or no row of one; templates
+            that lie on one line.
     """
     p = check_predictions(predictions)
     k = p.num_classes
@@ -312,8 +322,12 @@ def prepare_logit_plane(
     rows = [np.flatnonzero(p.labels == c)[:most] for c in ids]
     if not all(map(len, rows)):
         raise InputError("classes", "classes that some row has", ids)
-    axes = np.array([[-1, 1, 0] / np.sqrt(2), [-1, -1, 2] / np.sqrt(6)])
-    places = [np.maximum(np.asarray(p.log_probs)[own][:, ids], -1e4) @ axes.T for own in rows]
+    logits = [np.asarray(p.log_probs)[own] for own in rows]
+    if layer is None:
+        axes = np.array([[-1, 1, 0] / np.sqrt(2), [-1, -1, 2] / np.sqrt(6)])
+        places = [np.maximum(z[:, ids], -1e4) @ axes.T for z in logits]
+    else:
+        places = [template_plane_of_logits(z, layer, ids).points for z in logits]
     centres = np.array([at.mean(axis=0) for at in places])
     size = np.mean([np.linalg.norm(centres[i] - centres[i - 1]) for i in range(3)])
     middle = centres.mean(axis=0)

@@ -11,7 +11,8 @@ from importlib import resources
 from typing import Any
 
 from softhot import plots
-from softhot.metrics import METRICS, Predictions
+from softhot.core.check import InputError
+from softhot.metrics import METRICS, LastLayer, Predictions
 from softhot.report import linked, panels, words
 from softhot.report.charts import (
     bin_data,
@@ -23,7 +24,7 @@ from softhot.report.charts import (
     static_svg,
 )
 
-ROWS = 40  # of each class in the plane of logits
+ROWS = 40  # of each class in the plane of templates
 KEPT = 0.8  # the coverage at which the finding over the risk-coverage curve is stated
 
 # The chart library is read by an HTML parser first; these three would end or confuse its script.
@@ -168,14 +169,21 @@ class Page:
     def add_planes(
         self,
         models: Mapping[str, Predictions],
+        layers: Mapping[str, LastLayer | None],
         arm: int,
         class_names: Sequence[str] | None,
     ) -> None:
-        """Add the plane of three classes' logits: of the first model, and of the one followed."""
-        first, *others = models.values()
-        found = [plots.prepare_logit_plane(first, class_names=class_names, most=ROWS)]
-        classes = [corner["class"] for corner in found[0]["corners"]]
-        found += [plots.prepare_logit_plane(one, classes, class_names, ROWS) for one in others]
+        """Add the plane of three classes' templates: of the first model, and of the one followed.
+
+        It is that of their logits unless the last layers of all models are known and have one.
+        """
+        if None in layers.values():
+            layers = {}
+        try:
+            found = _planes(models, layers, class_names)
+        except InputError:  # templates on one line have no plane
+            layers = {}
+            found = _planes(models, layers, class_names)
         names = [corner["name"] for corner in found[0]["corners"]]
         data: dict[str, plots.Rows] = {"points": [], "corners": []}
         for number, plane in enumerate(found):
@@ -191,7 +199,9 @@ class Page:
         self.add_chart("plane-0", panels.plane_chart(names, reach, None), own)
         self.add_chart("plane-1", panels.plane_chart(names, reach, arm), data)
         self.planes = {
-            "text": f"Logits of {words.joined(names)}, one point a test row",
+            "exact": bool(layers),
+            "text": f"{'Penultimate activations' if layers else 'Logits'} of "
+            f"{words.joined(names)}, one point a test row",
             "names": list(models),
             "arm": arm,
         }
@@ -262,6 +272,20 @@ def _prose(sentence: str) -> Any:
     from markupsafe import Markup, escape
 
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(printable(sentence)))))
+
+
+def _planes(
+    models: Mapping[str, Predictions],
+    layers: Mapping[str, LastLayer | None],
+    class_names: Sequence[str] | None,
+) -> list[dict[str, plots.Rows]]:
+    """Every model's plane of the three classes that the first confuses most."""
+    found: list[dict[str, plots.Rows]] = []
+    for name, one in models.items():
+        classes = [corner["class"] for corner in found[0]["corners"]] if found else None
+        layer = layers.get(name)
+        found.append(plots.prepare_logit_plane(one, classes, class_names, ROWS, layer))
+    return found
 
 
 def _columns(rows: plots.Rows) -> dict[str, list]:

@@ -31,7 +31,7 @@ TOLD = (
     "(isValid(datum.low) ? '; if calibrated, ' + format(datum.low, '.0%') + ' to ' + "
     "format(datum.high, '.0%') : '') + '; ' + format(datum.share, '.1%') + ' of rows'"
 )
-REACH = 2.5  # of the plane of logits, in distances between classes; further rows are cut off
+REACH = 2.5  # of the plane of templates, in distances between classes; further rows are cut off
 REMEDY_COLOURS = ("var(--raw)", "var(--scaled)", "var(--model-2)", "var(--model-3)")
 COLOURS = ("var(--model-0)", "var(--model-1)", "var(--model-2)")
 
@@ -183,7 +183,7 @@ def classes_data(rows: Sequence[Mapping[str, Any]]) -> dict[str, plots.Rows]:
 
 
 def plane_chart(names: Sequence[str], reach: float, arm: int | None) -> Spec:
-    """Rows of three classes in the plane of their logits; data ``points`` and ``corners``.
+    """Rows of three classes in the plane of their templates; data ``points`` and ``corners``.
 
     Those of number ``arm`` are shown; all if it is None.
     """

@@ -99,6 +99,14 @@ def render(
         )
     page.league = tables.league(comparison)
     _add_harm(page, base, arm, {name: raw[name] for name in shown}, class_names)
+    if first.num_classes >= 3:
+        layers = {(record.trial.arm.name, record.trial.seed): record.layer for record in records}
+        page.add_planes(
+            {name: raw[name][0] for name in shown},
+            {name: layers[name, comparison.seeds[0]] for name in shown},
+            shown.index(arm.name),
+            class_names,
+        )
     page.tables = [tables.study_table(comparison, column, shown) for column in ("raw", "scaled")]
     page.failed = tables.failed_trials(failed)
     page.provenance = tables.study_provenance(comparison, records, versions, split_digest)
@@ -206,5 +214,3 @@ def _add_harm(
     classes = harm.prepare_classes(raw[base.name], raw[arm.name], class_names)
     page.add_classes(classes, harm.classes_finding(classes, label))
     page.distillation = harm.distillation(raw[base.name], raw[arm.name], label)
-    if raw[base.name][0].num_classes >= 3:
-        page.add_planes({name: seeds[0] for name, seeds in raw.items()}, followed, class_names)

@@ -3,7 +3,8 @@
 ::
 
     study.toml              the settings, guarded by their digest
-    trials/<key>.npz        validation and test logits with their labels, no pickle
+    trials/<key>.npz        validation and test logits with their labels, no pickle; of a network
+                            also the Gram matrix and the bias of its last layer
     trials/<key>.json       the record: the trial, versions, digests of split, data and the .npz
     logs/<key>.log          how the training went, for people (:mod:`softhot.studies.logs`)
     claims/<key>.json       who trains it just now (:mod:`softhot.studies.claims`)
@@ -32,7 +33,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from softhot.core.check import InputError
-from softhot.metrics import Predictions
+from softhot.metrics import LastLayer, Predictions
 from softhot.studies.claims import CLAIMS, swept
 from softhot.studies.logs import LOGS, ending
 from softhot.studies.spec import StudySpec, TrialSpec, canonical
@@ -41,7 +42,8 @@ SETTINGS = "study.toml"
 TRIALS = "trials"
 PAGE = "report.html"  # what else a run's folder may hold
 TEMPORARY = ".softhot-writing-"  # how the name of an unfinished file begins
-FORMAT = 2
+FORMAT = 3
+READABLE = (2, FORMAT)  # 2 knew no last layer
 RECORD_LIMIT = 1 << 20  # bytes; a record is about 1,000
 
 
@@ -56,6 +58,7 @@ class TrialResult:
         versions: Name to version of what computed the numbers.
         split: Digest of the split of the data.
         data: Digest of the data itself, with the labels that were trained on.
+        layer: The last layer if it is linear, float32; None where there is none or it was left out.
     """
 
     validation_logits: np.ndarray
@@ -66,14 +69,19 @@ class TrialResult:
     versions: dict[str, str]
     split: str
     data: str = ""
+    layer: LastLayer | None = None
 
     def arrays(self) -> dict[str, Any]:
         """What is stored, by name, in the types that are stored."""
         types = {"logits": np.float32, "labels": np.int64}
-        return {n: np.asarray(getattr(self, n), types[n.partition("_")[2]]) for n in ARRAYS}
+        found = {n: np.asarray(getattr(self, n), types[n.partition("_")[2]]) for n in ARRAYS}
+        if self.layer is not None:
+            found |= {n: np.asarray(getattr(self.layer, n), np.float32) for n in LAYER}
+        return found
 
 
 ARRAYS = ("validation_logits", "validation_labels", "test_logits", "test_labels")
+LAYER = ("gram", "bias")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +95,7 @@ class Record:
     validation: Predictions
     test: Predictions
     data: str = ""
+    layer: LastLayer | None = None
 
 
 class Damage(NamedTuple):
@@ -210,7 +219,7 @@ class Store:
             return None
         try:
             record = _unsealed(_bytes(path, RECORD_LIMIT))
-            _require(record.get("format") == FORMAT, "another format than this version reads")
+            _require(record.get("format") in READABLE, "another format than this version reads")
             _require(record["key"] == trial.key, f"it is the record of {record['key']}")
             _require(record["trial"] == trial.to_dict(), "it is the record of another trial")
             path = self._path(trial.key, "npz")
@@ -218,7 +227,7 @@ class Store:
             _require(len(arrays) == most, f"{len(arrays):,} bytes where {most:,} were written")
             digest = hashlib.sha256(arrays).hexdigest()
             _require(digest == record["arrays"]["sha256"], "its SHA-256 is not the recorded one")
-            validation, test = _predictions(arrays, trial)
+            validation, test, layer = _verified(arrays, trial)
             last = ending(self.folder, trial.key)
             return Record(
                 trial=trial,
@@ -228,6 +237,7 @@ class Store:
                 data=record["data"],
                 validation=validation,
                 test=test,
+                layer=layer,
             )
         except _Untrue as untrue:
             return Damage(path.name, str(untrue))
@@ -275,10 +285,12 @@ def _unsealed(data: bytes) -> dict[str, Any]:
     return record
 
 
-def _predictions(data: bytes, trial: TrialSpec) -> tuple[Predictions, Predictions]:
+def _verified(data: bytes, trial: TrialSpec) -> tuple[Predictions, Predictions, LastLayer | None]:
     with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        _require(set(archive.files) == set(ARRAYS), f"it holds {', '.join(archive.files)}")
-        arrays = {name: archive[name] for name in ARRAYS}
+        names = set(archive.files)
+        known = names in (set(ARRAYS), {*ARRAYS, *LAYER})
+        _require(known, f"it holds {', '.join(archive.files)}")
+        arrays = {name: archive[name] for name in names}
     for part, rows in (("validation", trial.validation), ("test", trial.test)):
         logits, labels = arrays[f"{part}_logits"], arrays[f"{part}_labels"]
         _require(logits.dtype == np.float32 and labels.dtype == np.int64, "not of the right type")
@@ -290,7 +302,17 @@ def _predictions(data: bytes, trial: TrialSpec) -> tuple[Predictions, Prediction
     return (
         Predictions.from_logits(arrays["validation_logits"], arrays["validation_labels"]),
         Predictions.from_logits(arrays["test_logits"], arrays["test_labels"]),
+        _layer(arrays) if "gram" in arrays else None,
     )
+
+
+def _layer(arrays: dict[str, np.ndarray]) -> LastLayer:
+    found, k = LastLayer(arrays["gram"], arrays["bias"]), arrays["test_logits"].shape[1]
+    for name, array, shape in (("gram", found.gram, (k, k)), ("bias", found.bias, (k,))):
+        fits = array.dtype == np.float32 and array.shape == shape
+        _require(fits, f"{name} is {array.dtype} of shape {array.shape}, not float32 of {shape}")
+        _require(bool(np.isfinite(array).all()), f"{name} holds numbers that are not finite")
+    return found
 
 
 def _path(folder: str | Path) -> Path:

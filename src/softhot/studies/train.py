@@ -13,13 +13,14 @@ import platform
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from softhot.core.check import InputError
 from softhot.core.rule import Rule
 from softhot.core.rules import Focal
+from softhot.metrics import LastLayer
 from softhot.studies.claims import tick
 from softhot.studies.methods import Recipe
 from softhot.studies.models import FILE, model
@@ -32,6 +33,14 @@ if TYPE_CHECKING:
 
 class Diverged(RuntimeError):
     """Training ended in numbers that are not finite."""
+
+
+class Trained(NamedTuple):
+    """What a model leaves of a trial: logits (rows, K), and its last layer if that is linear."""
+
+    validation: np.ndarray
+    test: np.ndarray
+    layer: LastLayer | None = None
 
 
 def train(
@@ -54,8 +63,8 @@ def train(
     if not hasattr(module, "train"):  # it builds networks that are trained as all are
         module = importlib.import_module("softhot.studies.models.network")
     place = {"folder": folder} if model(trial.model).module == "own" else {}
-    validation, test = module.train(trial, dataset, split, **place)
-    return result(trial, dataset, split, validation, test, time.perf_counter() - began)
+    trained = module.train(trial, dataset, split, **place)
+    return result(trial, dataset, split, trained, time.perf_counter() - began)
 
 
 def train_all(
@@ -65,12 +74,12 @@ def train_all(
     from softhot.studies.models.replicas import train_together
 
     began = time.perf_counter()
-    logits = train_together(trials, dataset, split)
+    results = train_together(trials, dataset, split)
     seconds = (time.perf_counter() - began) / len(trials)
     found: list[TrialResult | Exception] = []
-    for trial, (validation, test) in zip(trials, logits, strict=True):
+    for trial, trained in zip(trials, results, strict=True):
         try:
-            found.append(result(trial, dataset, split, validation, test, seconds))
+            found.append(result(trial, dataset, split, trained, seconds))
         except Diverged as error:
             found.append(error)
     return found
@@ -112,22 +121,22 @@ def result(
     trial: TrialSpec,
     dataset: Dataset,
     split: Split,
-    validation: np.ndarray,
-    test: np.ndarray,
+    trained: Trained,
     seconds: float,
 ) -> TrialResult:
-    """What is stored of a trial with these logits on the validation and the test rows."""
-    if not (np.isfinite(validation).all() and np.isfinite(test).all()):
+    """What is stored of a trial."""
+    if not (np.isfinite(trained.validation).all() and np.isfinite(trained.test).all()):
         raise Diverged("training diverged: logits are not finite. Try a smaller learning_rate")
     return TrialResult(
-        validation_logits=validation,
+        validation_logits=trained.validation,
         validation_labels=dataset.labels[split.validation],
-        test_logits=test,
+        test_logits=trained.test,
         test_labels=dataset.labels[split.test],
         seconds=seconds,
         versions=versions(trial.model),
         split=split.digest,
         data=dataset.digest,
+        layer=trained.layer,
     )
 
 

@@ -21,14 +21,17 @@ from torch import Tensor, nn
 from softhot.core.online import OnlineMeans
 from softhot.core.rule import HARD, Rule
 from softhot.core.rules import Online, Teacher
+from softhot.metrics import LastLayer
 from softhot.studies.methods import NONE, TrainingRows
 from softhot.studies.models import model
 from softhot.studies.spec import TrialSpec
-from softhot.studies.train import batches, one_thread
+from softhot.studies.train import Trained, batches, one_thread
 from softhot.torch import cross_entropy
 
 if TYPE_CHECKING:
     from softhot.datasets import Dataset, Split
+
+CLASSES = 1_000  # most of which the last layer's Gram matrix is kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,13 +110,33 @@ class Mixing:
         return partners, float(self.shares.beta(self.a, self.a))
 
 
-def train(trial: TrialSpec, dataset: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Logits on the validation and the test rows after training."""
+def train(trial: TrialSpec, dataset: Dataset, split: Split) -> Trained:
+    """Train one network."""
     with one_thread():
         data = problem(dataset, split, model(trial.model).module)
         network = initial_network(trial, data)
         fit(trial, data, network)
-        return logits(network, data, split.validation), logits(network, data, split.test)
+        last = linear_layers(network)[-1]
+        return Trained(
+            logits(network, data, split.validation),
+            logits(network, data, split.test),
+            last_layer(last.weight.detach(), last.bias.detach()),
+        )
+
+
+def linear_layers(network: nn.Module) -> list[nn.Linear]:
+    """Its linear layers in their order; the last one gives the logits."""
+    return [module for module in network.modules() if isinstance(module, nn.Linear)]
+
+
+def last_layer(weight: Tensor, bias: Tensor) -> LastLayer | None:
+    """What is kept of the layer that gives the logits; ``weight`` (K, D), ``bias`` (K,)."""
+    if len(weight) > CLASSES:
+        return None
+    gram = (weight.double() @ weight.double().mT).float()
+    if not gram.isfinite().all():  # squares may overflow where no logit does
+        return None
+    return LastLayer(gram.numpy(), bias.numpy().copy())
 
 
 def fit(trial: TrialSpec, data: Problem, network: nn.Module) -> None:

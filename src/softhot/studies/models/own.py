@@ -29,6 +29,7 @@ from softhot.core.rule import Rule
 from softhot.metrics import Predictions
 from softhot.studies.methods import Arm, TrainingRows
 from softhot.studies.spec import TrialSpec
+from softhot.studies.train import Trained
 
 if TYPE_CHECKING:
     from softhot.datasets import Dataset, Split
@@ -108,10 +109,8 @@ class Trial:
         return Predictions.from_logits(logits, self._labels)
 
 
-def train(
-    trial: TrialSpec, dataset: Dataset, split: Split, folder: Path | None = None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Logits on the validation and the test rows, from the user's function."""
+def train(trial: TrialSpec, dataset: Dataset, split: Split, folder: Path | None = None) -> Trained:
+    """Have the user's function train a model."""
     function = load(trial.model)
     held = np.concatenate([split.validation, split.test])
     with tempfile.TemporaryDirectory() as temporary:
@@ -139,7 +138,7 @@ def train(
         allowed = f"({len(held)}, {dataset.classes}), for the held-out rows in their order"
         raise InputError(f"predictions of {trial.model}", f"of shape {allowed}", shape, NEXT)
     logits = np.asarray(found.log_probs).astype(np.float32)
-    return logits[: len(split.validation)], logits[len(split.validation) :]
+    return Trained(logits[: len(split.validation)], logits[len(split.validation) :])
 
 
 def load(path: str) -> Any:

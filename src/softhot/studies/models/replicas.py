@@ -22,11 +22,20 @@ from torch.optim.adam import adam
 
 from softhot.core.rule import HARD, Rule, Uniform
 from softhot.core.weights import PerSample
+from softhot.metrics import LastLayer
 from softhot.studies.methods import Arm
 from softhot.studies.models import model
-from softhot.studies.models.network import Mixing, Problem, initial_network, problem, warm_up
+from softhot.studies.models.network import (
+    Mixing,
+    Problem,
+    initial_network,
+    last_layer,
+    linear_layers,
+    problem,
+    warm_up,
+)
 from softhot.studies.spec import TrialSpec
-from softhot.studies.train import batches, one_thread
+from softhot.studies.train import Trained, batches, one_thread
 from softhot.torch import cross_entropy
 
 if TYPE_CHECKING:
@@ -35,19 +44,15 @@ if TYPE_CHECKING:
 ROWS = 1024  # that are scored at a time
 
 
-def train_together(
-    trials: Sequence[TrialSpec], dataset: Dataset, split: Split
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Logits of each trial on the validation and the test rows; the trials are arms x seeds."""
+def train_together(trials: Sequence[TrialSpec], dataset: Dataset, split: Split) -> list[Trained]:
+    """What each trial leaves; the trials are arms x seeds."""
     with one_thread():
         data = problem(dataset, split, model(trials[0].model).module)
         program = Program(trials, data)
         program.fit()
         held = program.logits(split.validation), program.logits(split.test)
-    at = program.place
-    return [
-        (held[0][at[trial.arm, trial.seed]], held[1][at[trial.arm, trial.seed]]) for trial in trials
-    ]
+        places = [program.place[trial.arm, trial.seed] for trial in trials]
+        return [Trained(held[0][i], held[1][i], program.last_layer(i)) for i in places]
 
 
 class Program:
@@ -86,7 +91,7 @@ class Program:
 
     def _stack(self, networks: list[nn.Module]) -> None:
         """Weights, gradients and the state of the optimizer, each one stretch of memory."""
-        linear = [[m for m in n.modules() if isinstance(m, nn.Linear)] for n in networks]
+        linear = [linear_layers(network) for network in networks]
         r = self.a * self.s
         shapes: list[tuple[int, ...]] = []
         for layer in linear[0]:
@@ -241,6 +246,12 @@ class Program:
             groups = self.a * self.s if self.mixed else self.s
             found.append(self.forward(x.expand(groups, *x.shape))[2].numpy())
         return np.concatenate(found, axis=1)
+
+    def last_layer(self, replica: int) -> LastLayer | None:
+        """What is kept of that replica's last layer."""
+        last = len(self.views) - 2
+        weight, bias = (self.by_arm(i)[divmod(replica, self.s)] for i in (last, last + 1))
+        return last_layer(weight.T, bias[0])
 
 
 class Adam:

@@ -14,19 +14,20 @@ from softhot.core.check import InputError
 from softhot.core.rule import Rule
 from softhot.studies.methods import TrainingRows
 from softhot.studies.spec import TrialSpec
+from softhot.studies.train import Trained
 
 if TYPE_CHECKING:
     from softhot.datasets import Dataset, Split
 
 
-def train(trial: TrialSpec, dataset: Dataset, split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Logits on the validation and the test rows."""
+def train(trial: TrialSpec, dataset: Dataset, split: Split) -> Trained:
+    """Train one model of trees."""
     features = dataset.features.reshape(len(dataset), -1)
     x, y = features[split.train], dataset.labels[split.train]
     rule = trial.arm.recipe.fit(TrainingRows.of(dataset.take(split.train)))
     fit = {"forest": _forest, "boosting": _boosting}[trial.model]
     logits = fit(trial, rule, x, y, dataset.classes)
-    return logits(features[split.validation]), logits(features[split.test])
+    return Trained(logits(features[split.validation]), logits(features[split.test]))
 
 
 def _forest(trial: TrialSpec, rule: Rule, x: Any, y: Any, classes: int) -> Any:
