@@ -155,6 +155,9 @@ def test_rules_refuse_what_their_ranges_refuse(rule, name):
     for value in allowed.bad_values():
         error = refuses(lambda v=value: rule(**{name: v}), f"{rule.__name__}.{name}", value)
         assert str(allowed) in str(error)
+        if name == "alpha":
+            below = isinstance(value, float | int) and value < 0
+            assert ("softhot.NegativeUniform" in str(error)) == below
     if name == "alpha":
         numbers = [v for v in allowed.bad_values() if type(v) is float and math.isfinite(v)]
         for value in numbers:

@@ -353,12 +353,14 @@ def test_the_dtype_of_targets(backend):
         ([[0.25, 0.25, 0.25, 0.25]], 4),  # flat: nothing is known, nothing was smoothed
         ([[0.5, 0.5, 0.0, 0.0]], 4),
         ([[0.7, 0.1, 0.1, 0.1], [0.4, 0.2, 0.2, 0.2]], 4),  # least values differ
+        ([[0.7, 0.1, 0.1, 0.1], [0.697, 0.101, 0.101, 0.101]], 4),  # by little, but not rounding
+        ([[0.695, 0.1, 0.1025, 0.1025]], 4),  # nor do those of one row
         ([[0.6, 0.2, 0.1, 0.1], [0.1, 0.2, 0.6, 0.1]], 4),  # two, not three, at the least value?
         ([[0.9, 0.1]], 2),  # one row of two classes may be anything
         ([[0.9, 0.1], [0.2, 0.8]], 2),
         (np.zeros((0, 4)), 4),
     ],
-    ids=range(7),
+    ids=range(9),
 )
 def test_labels_that_were_not_smoothed_pass(labels, k):
     if np.array_equal(labels, [[0.6, 0.2, 0.1, 0.1], [0.1, 0.2, 0.6, 0.1]]):

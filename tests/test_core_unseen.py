@@ -2,6 +2,7 @@
 tested quickly: right input gives the same, and what would raise is NaN, in its row and no other.
 """
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -124,6 +125,23 @@ def test_rows_are_valid_where_the_checks_would_pass():
     rows = [[1.5, -0.5, 0], [np.nan, 1, 0], [0, 1 + 1e-6, 0], [0.0, 0.9, 0.1]]
     assert valid(rows) == [False, False, True, False]
     assert valid([[0, 1 + 3e-6, 0], [0.0, 1.0, 0], [1.0, 0, 0], [0, 1, 0]])[0] is False
+
+
+@pytest.mark.parametrize("k", [2, 16, 100])
+def test_a_row_may_be_off_one_by_rounding_and_no_more(k):
+    """By the square root of K in millionths, and four times the epsilon of the dtype."""
+    half = 2.0**-10
+    for dtype, off, passes in (
+        (np.float64, 0.99e-6 * k**0.5, True),
+        (np.float64, 1.01e-6 * k**0.5, False),
+        (np.float16, 4 * half, True),
+        (np.float16, 5 * half, False),
+    ):
+        row = np.eye(k, dtype=dtype)[:1]
+        row[0, 0] += off
+        assert _valid(np, row, True, np.zeros((1, k)), None).tolist() == [passes]
+        with nullcontext() if passes else pytest.raises(softhot.InputError):
+            softhot.smooth_labels(row, 0.0, num_classes=k)
 
 
 Z = np.array([[1.0, 0.0, -1.0], [0.5, 2.0, 0.0]])

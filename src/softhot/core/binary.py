@@ -295,8 +295,8 @@ def _binary(
         labels = xp.where(counted, labels, xp.zeros_like(labels))
     labels = _check_labels(xp, labels, dtype, validate)
     z = xp.astype(logits, dtype)
-    if validate and is_concrete(z) and bool(xp.any(~(xp.abs(z) < xp.inf))):
-        at = first_true(xp, ~(xp.abs(z) < xp.inf))
+    if validate and is_concrete(z) and bool(xp.any(bad := ~(xp.abs(z) < xp.inf))):
+        at = first_true(xp, bad)
         raise InputError(f"logits{position(at)}", "finite", float(z[at]))
     q = _target(rule, labels, xp, axis)
     on, off, factor = q, 1 - q, None
@@ -311,12 +311,11 @@ def _binary(
         hint = "Pass pos_weight=, or leave weighting out."
         raise InputError("weighting", "given only with pos_weight", "class", hint)
     # Both softplus terms are >= 0, so nothing cancels: softplus(z) = max(z, 0) + log1p(exp(-|z|)).
-    small = xp.log1p(xp.exp(-xp.abs(z)))
-    zero = xp.zeros_like(z)
-    loss = on * (xp.where(z < 0, -z, zero) + small) + off * (xp.where(z > 0, z, zero) + small)
-    decay = xp.exp(-xp.abs(z))
-    up = xp.where(z >= 0, 1 / (1 + decay), decay / (1 + decay))  # sigmoid(z)
-    down = xp.where(z >= 0, decay / (1 + decay), 1 / (1 + decay))  # sigmoid(-z)
+    decay, zero, positive = xp.exp(-xp.abs(z)), xp.zeros_like(z), z >= 0
+    small = xp.log1p(decay)
+    loss = on * (xp.where(positive, zero, -z) + small) + off * (xp.where(positive, z, zero) + small)
+    larger, smaller = 1 / (1 + decay), decay / (1 + decay)  # of sigmoid(z) and sigmoid(-z)
+    up, down = xp.where(positive, larger, smaller), xp.where(positive, smaller, larger)
     gradient = off * up - on * down
     if factor is not None:
         loss, gradient = factor * loss, factor * gradient

@@ -9,7 +9,14 @@ import numpy as np
 from softhot.core.array import Array, accumulator, as_arrays, kind, like
 from softhot.core.check import InputError
 from softhot.core.rule import Base, Rule, Uniform, check_rule
-from softhot.core.targets import CLASSES, check_axis, check_labels, make_target, target_matrix
+from softhot.core.targets import (
+    CLASSES,
+    check_axis,
+    check_labels,
+    make_target,
+    prior_last,
+    target_matrix,
+)
 from softhot.core.weights import PerClass, PerSample
 
 
@@ -63,8 +70,7 @@ def desmooth(
     num_classes = CLASSES.check(f"probs.shape[{axis}]", probs.shape[axis])
     p = check_labels(xp, xp.moveaxis(probs, axis, -1), num_classes, soft=True, argument="probs")
     p = xp.astype(p, accumulator(xp, p))
-    if prior is not None and base.PRIOR == "by_row":
-        prior = xp.moveaxis(like(xp, p, as_arrays("prior", prior)[0]), axis, -1)
+    prior = prior_last(xp, base, prior, p, axis)
     if base.PRIOR == "by_class" or isinstance(base.alpha, PerClass):
         plain = _invert_map(xp, p, target_matrix(base, num_classes, prior))
     else:

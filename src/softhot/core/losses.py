@@ -33,6 +33,7 @@ from softhot.core.targets import (
     check_mask,
     make_target,
     off_one,
+    prior_last,
 )
 
 WEIGHTING = OneOf("sample", "class")
@@ -200,7 +201,7 @@ class Batch:
             *(xp, labels, self.rule.base, num_classes),
             allowed=_finite(xp, logits, allowed, validate),
             alpha=alpha,
-            prior=self.classes_last(prior, logits),
+            prior=prior_last(xp, self.rule.base, prior, logits, self.axis),
             smooth_again=smooth_again,
             counted=self.counted,
             validate=validate,
@@ -225,13 +226,6 @@ class Batch:
     def column(self, rows: Array) -> Array:
         """``(...)`` to ``(..., 1)``."""
         return self.xp.expand_dims(rows, axis=-1)
-
-    def classes_last(self, prior: Any, logits: Array) -> Any:
-        """A per-row prior with its class axis moved last, as the logits' is."""
-        if prior is None or self.rule.base.PRIOR != "by_row":
-            return prior
-        prior = like(self.xp, logits, as_arrays("prior", prior)[0])
-        return self.xp.moveaxis(prior, self.axis, -1) if self.axis < prior.ndim else prior
 
     @cached_property
     def row(self) -> Row:

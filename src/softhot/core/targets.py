@@ -32,6 +32,7 @@ from softhot.core.rule import Base, Rule, Uniform, check_rule
 from softhot.core.shapes import broadcast as broadcast
 from softhot.core.shapes import check_axis as check_axis
 from softhot.core.shapes import check_mask as check_mask
+from softhot.core.shapes import prior_last as prior_last
 from softhot.core.weights import PerClass, PerSample
 
 CLASSES = Interval(2, float("inf"), "[)", integer=True)
@@ -176,8 +177,7 @@ def smooth_labels(
         labels = xp.moveaxis(labels, axis, -1)
     if allowed is not None:
         allowed = _classes_last(xp, "allowed", allowed, axis, labels, kind, num_classes)
-    if prior is not None and rule.base.PRIOR == "by_row":
-        prior = xp.moveaxis(like(xp, labels, as_arrays("prior", prior)[0]), axis, -1)
+    prior = prior_last(xp, rule.base, prior, labels, axis)
     labels = check_labels(xp, labels, num_classes, soft=kind != "ids")
     dtype = dtype or (xp.asarray(0.5) if kind == "ids" else labels).dtype
     target = make_target(
@@ -370,7 +370,7 @@ def _alpha(
                 base.RANGES["alpha"].check("alpha", float(to_numpy(extreme(seen))))
         elif not is_concrete(given):  # nobody can raise: NaN says so
             inside = base.RANGES["alpha"].holds(given)  # type: ignore[union-attr]
-            given = given * xp.where(inside, xp.ones_like(given), xp.full_like(given, xp.nan))
+            given = xp.where(inside, given, xp.full_like(given, xp.nan))
         return given if counted is None else xp.where(counted, given, xp.zeros_like(given)), False
     if given is not None:
         hint = f"It is given twice: write {name}(PerSample()) to pass it with the batch."

@@ -134,10 +134,10 @@ def check_alpha(rule: str, alpha: Any, allowed: Interval) -> Any:
     hint = ""
     if isinstance(alpha, list | tuple) or hasattr(alpha, "shape"):
         hint = "For one number a class write PerClass([...]); for one a sample, PerSample()."
-    elif isinstance(alpha, float | int) and not isinstance(alpha, bool) and alpha < 0:
+    elif isinstance(alpha, float | int) and alpha < 0:
         hint = "Negative smoothing has a rule of its own: softhot.NegativeUniform."
     value = allowed.check(argument, alpha, hint)
-    if allowed.closed == "[)" and 0.5 < value < 1:
+    if allowed == Interval(0, 1, "[)") and value > 0.5:
         text = (
             f"{argument} = {value:g} moves more than half of the mass away from the label. Some "
             f"libraries take the share that is *kept*: did you mean {1 - value:g}?"

@@ -198,7 +198,7 @@ def _name_pair(case: Case, pair: Pair, second: Second) -> None:
 def _keeps_mass(case: Case) -> bool:
     """Whether two labels in a row make the targets of the others twice as large."""
     k, alpha = case.num_classes, case.reading.alpha or 0.0
-    two = (np.arange(k) < 2).astype(np.float64)
+    two = np.where(np.arange(k) < 2, 1.0, 0.0)
     try:
         if case.kind == "loss":
             z = logits_for(k)

@@ -132,7 +132,7 @@ def diagnose(
         ("inputs", inputs, OneOf(*INPUTS)),
         ("order", order, OneOf(*ORDERS)),
         ("takes", takes, OneOf(*TAKES)),
-        ("argument", argument, Interval(0, 1, "[]")),
+        ("argument", argument, Interval(0, 1)),
     ):
         if value is not None:
             allowed.check(name, value)

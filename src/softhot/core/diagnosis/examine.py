@@ -196,11 +196,11 @@ def _pair_at_another_k(case: Case) -> tuple[float, float, int] | None:
     k = 3 if case.num_classes != 3 else 4
     z = logits_for(k)
     try:
-        loss = case.call.alone(z, np.full(len(z), min(case.label, 2)))
+        loss = case.call.alone(z, np.full(len(z), case.label))
     except Refused:
         return None
     share = fit(case.form, z, loss[:, None])[0].share
-    pair = two_values({min(case.label, 2): share}, case.tolerance)
+    pair = two_values({case.label: share}, case.tolerance)
     return (*pair, k) if pair else None
 
 
@@ -315,7 +315,7 @@ def _single_targets(case: Case, array: Array, hard: Array | None) -> None:
     ids = ids if ids.ndim == 1 else ids.argmax(axis=1)
     differ = False
     for label in np.unique(ids).tolist():
-        Interval(0, case.num_classes - 1, "[]", integer=True).check("labels", label)
+        Interval(0, case.num_classes - 1, integer=True).check("labels", label)
         group = array[ids == label]
         differ = differ or bool(np.ptp(group, axis=0).max() > case.tolerance)
         case.rows[label] = group[np.abs(group.sum(axis=1) - 1).argmax()]
