@@ -349,9 +349,8 @@ the loss by {later_plain}. Whether raw ECE would get better or worse was foretol
 Fashion-MNIST, by six to nine points, and there the plain formula was nearer: where classes overlap,
 many rows are unsure without smoothing, and the forecast shrinks them as if they had been learned
 like the rest. Under label noise it is the plain formula that fails. The range that `softhot judge`
-prints around its alpha is as wide as this error. The film snippets are read by an LSTM: `softhot
-study movie_snippets --model lstm --alphas 0.1,0.2 --seeds 3 --epochs 2 --subset 1500 --out
-runs/movies`, then `python -m docs.forecast runs/movies`.
+prints around its alpha is as wide as this error. Those that name their model are the runs of
+{{doc}}`what real studies found <results>`, given to `python -m docs.forecast RUN ...`.
 
 ## What the remedies do on the same studies
 
@@ -373,6 +372,8 @@ def named(folder: Path) -> tuple[str, list[Record]]:
     store = Store.open(folder)
     spec = store.spec
     name = f"{Path(spec.dataset).stem}, {spec.model}, {spec.subset or spec.train} rows"
+    if spec.label_noise:
+        name += f", {spec.label_noise:.0%} wrong"
     return name.replace("_", " "), store.records()
 
 

@@ -79,11 +79,18 @@ def status(folder: str | Path) -> Status:
     known = [value for value in seconds if not math.isnan(value)]
     left = math.nan
     if known and claims:
-        each = sum(known) / len(known)
-        gone = sum(min(time.time() - claim.since, each) for claim in claims)
-        left = max(0.0, (len(trials) - finished) * each - gone) / len(claims)
+        left = _seconds_left(len(trials) - finished, sum(known) / len(known), claims, time.time())
     found_all = (tuple(claims), tuple(failed), tuple(damaged), leader.best, left)
     return Status(store.folder, len(trials), finished, *found_all)
+
+
+def _seconds_left(missing: int, each: float, claims: Iterable[Running], now: float) -> float:
+    """Until ``missing`` trials are there, each taking so long; a process may train many at once."""
+    groups: dict[tuple[str, int], list[float]] = {}
+    for claim in claims:
+        groups.setdefault((claim.host, claim.process), []).append(claim.since)
+    gone = sum(min(now - min(since), len(since) * each) for since in groups.values())
+    return max(0.0, missing * each - gone) / len(groups)
 
 
 def name(trial: TrialSpec) -> str:
