@@ -29,15 +29,16 @@ CLAIMS = "claims"
 SIZE = 400  # bytes of a claim, so that a shorter one covers a longer one
 EVERY = 0.5  # seconds between two notes of how far the training is
 
-_ticks: contextvars.ContextVar[Callable[[int, int], object] | None] = contextvars.ContextVar(
-    "ticks", default=None
+# One for each trial that is claimed here: those that train together are at the same epoch.
+_ticks: contextvars.ContextVar[tuple[Callable[[int, int], object], ...]] = contextvars.ContextVar(
+    "ticks", default=()
 )
 
 
 def tick(done: int, total: int) -> None:
     """A training loop says that ``done`` of ``total`` epochs are over. Costs next to nothing."""
-    if (told := _ticks.get()) is not None:
-        told(done, total)
+    for note in _ticks.get():
+        note(done, total)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def claimed(folder: Path, key: str, name: str = "") -> Iterator[bool]:
                 os.pwrite(file, data.ljust(SIZE), 0)
 
     note(0, 0)
-    token = _ticks.set(note)
+    token = _ticks.set((*_ticks.get(), note))
     try:
         yield True
     finally:
