@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from foreign import TorchSmoothed, log_softmax, loss_of, names, targets_of, torch_uniform, uniform
+from softhot.core.diagnosis.case import Case
+from softhot.core.diagnosis.checks import from_batch
 from softhot.core.diagnosis.diagnose import diagnose
 from softhot.core.diagnosis.mistakes import CHECKS
 
@@ -252,6 +254,11 @@ def test_sees_what_a_batch_of_all_classes_makes_of_a_row_in_every_reduction():
     evidence = "label 0 alone in its batch gives 1 and 0, 0.91 and 0.01 beside others."
     assert {m.name: m.evidence for m in rows.mistakes}["K from the batch"] == evidence
     assert replace(mean, residual=0) == replace(total, residual=0) == replace(rows, residual=0)
+
+
+def test_a_target_that_rounds_to_zero_has_no_sign():
+    case = Case("loss", 2, lonely={0: np.array([1.0, -1e-12])})
+    assert from_batch(case) == "label 0 alone in its batch gives 1 and 0."
 
 
 @pytest.mark.parametrize("name", SNIPPETS)
