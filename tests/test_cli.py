@@ -1,5 +1,6 @@
 """The command: every subcommand, what it prints, and how it fails."""
 
+import importlib
 import json
 import os
 import signal
@@ -207,6 +208,13 @@ BAD = [
     (["study", "wine", "--model", "lstm"], ["model", "tabular", "It takes texts"]),
     (["study", "wine", "--label-noise", "1.5"], ["label_noise", "[0, 1)", "1.5", "a share"]),
     (["study", "wine", "--mlflow", ""], ["mlflow", "file:mlruns"]),
+    (["study", "wine", "--seeds", "1.5"], ["seeds", "1.5", "integer"]),
+    (["study", "x" * 300], ["dataset", "digits"]),
+    (["study", "wine", "--out", "x" * 300], ["too long"]),
+    (["study", "wine", "--executor", "dask://127.0.0.1:1"], ["executor", "refused"]),
+    (["study", "wine", "--executor", "slurm://nowhere"], ["executor", "srun"]),
+    (["study", "wine", "--model", "cnn", "--mlflow", "file:here"], ["model", "tabular"]),
+    (["study", "wine", "--subset", "1", "--mlflow", "file:here"], ["subset", "every class"]),
 ]
 
 
@@ -331,11 +339,32 @@ def test_a_study_is_logged_to_mlflow(capsys):
     assert err.count("\n") == 1
 
 
-def test_an_unreachable_cluster_is_one_line(capsys):
-    code, _, err = run(capsys, "study", "tiny.toml", "--executor", "dask://127.0.0.1:1")
-    assert code == 2
-    assert err.count("\n") == 1
-    assert "Connection refused" in err
+def test_what_the_system_refuses_or_lacks_is_one_line(capsys, monkeypatch):
+    errors = {
+        "here/study.toml: Permission denied": PermissionError(
+            13, "Permission denied", "here/study.toml"
+        ),
+        "No space left": OSError("No space left"),
+        "Memory ran out. 8 GiB": MemoryError("8 GiB"),
+        "altair is missing: pip install 'softhot[study]'": ModuleNotFoundError("no", name="altair"),
+    }
+    for words, error in errors.items():
+
+        def refuse(_, error=error):
+            raise error
+
+        monkeypatch.setattr(importlib.import_module("softhot.studies.status"), "status", refuse)
+        code, out, err = run(capsys, "status", "here")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert words in err
+
+
+def test_the_core_alone_says_what_the_command_lacks():
+    """In a process of its own: here everything is loaded."""
+    code = "import sys; sys.modules['cyclopts'] = None; from softhot.cli import main; exit(main())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "cyclopts is missing: pip install 'softhot[study]'" in done.stderr
 
 
 def test_help_shows_an_example_of_every_command(capsys):
@@ -345,16 +374,19 @@ def test_help_shows_an_example_of_every_command(capsys):
         assert f"Example: softhot {command}" in " ".join(out.split())
 
 
-def test_interrupted_it_says_so_and_the_same_command_continues(capsys):
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_interrupted_twice_it_says_so_and_the_same_command_continues(capsys, jobs):
     Path("slow.toml").write_text(TINY.replace("epochs = 3", "epochs = 60"))
     command = [sys.executable, "-m", "softhot.cli", "study", "slow.toml", "--out", "here"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen([*command, "--jobs", "1"], stderr=pipe, text=True) as process:
+    options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
+    with subprocess.Popen([*command, "--jobs", jobs], **options) as process:
         deadline = time.monotonic() + 120
         while not list(Path("here/trials").glob("*.json")) and process.poll() is None:
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        os.kill(process.pid, signal.SIGINT)
+        for _ in range(2):  # as a terminal does, to all of its processes
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.05)
         _, err = process.communicate(timeout=60)
     finished = set(Path("here/trials").glob("*.json"))
     if process.returncode == 0:  # it was faster than the signal
@@ -364,6 +396,7 @@ def test_interrupted_it_says_so_and_the_same_command_continues(capsys):
     assert "the same command continues" in err
     assert "Traceback" not in err
     assert finished
+    assert not list(Path("here/claims").iterdir())
     code, _, _ = run(capsys, "study", "slow.toml", "--out", "here", "--jobs", "1")
     assert code == 0
     assert set(Path("here/trials").glob("*.json")) >= finished

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pandas
+import pyarrow.parquet
 import pytest
 from PIL import Image
 
@@ -268,6 +269,7 @@ def test_bad_tables(tmp_path, text, words):
         ({"features": np.ones((2, 2)), "labels": [True, False]}, ["labels[0]", "True"]),
         ({"features": np.ones((2, 2)), "labels": [0, 1, 1]}, ["labels", "(2,)"]),
         ({"features": np.ones((2, 2), complex), "labels": [0, 1]}, ["features", "complex128"]),
+        ({"features": [[1, 2], [3, 1e300]], "labels": [0, 1]}, ["features[1, 1]", "1e+300"]),
         ({"features": np.array([{}, {}], object), "labels": [0, 1]}, ["pickle"]),
         ({"features": np.ones((2, 2))}, ["labels"]),
         ({"labels": [0, 1]}, ["features"]),
@@ -281,7 +283,17 @@ def test_bad_arrays(tmp_path, arrays, words):
     refuse(lambda: load(tmp_path / "bad.npz"), *words, "bad.npz")
 
 
-@pytest.mark.parametrize("name", ["absent.csv", "absent.npz", "absent/", "no.such", "digit"])
+def test_columns_of_one_name_are_refused_in_parquet_too(tmp_path):
+    names = ["label", "a", "a"]
+    table = pyarrow.table([pyarrow.array([0, 1])] * 3, names=names)
+    pyarrow.parquet.write_table(table, tmp_path / "bad.parquet")
+    refuse(lambda: load(tmp_path / "bad.parquet"), "bad.parquet", "different names", "'a'")
+
+
+LONG = ["x" * 300, "x" * 300 + ".csv"]  # the system refuses to look for it
+
+
+@pytest.mark.parametrize("name", ["absent.csv", "absent.npz", "absent/", "no.such", "digit", *LONG])
 def test_paths_that_are_none(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     refuse(lambda: load(name))

@@ -13,7 +13,7 @@ import pytest
 from sphinx.util.inventory import InventoryFile
 
 import softhot
-from softhot import cli
+from softhot.cli.commands import app
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -57,7 +57,7 @@ def test_every_public_name_and_command_is_documented(site):
             assert f"softhot.{module}.{name}" in known, f"{module}.{name}"
     assert {"softhot.torch.CrossEntropyLoss", "softhot.metrics.ece"} <= known
     commands = (site / "reference" / "commands.html").read_text()
-    for command in cli.app:
+    for command in app:
         assert command[0] == "-" or f"softhot {command}" in commands, command
 
 
@@ -90,7 +90,7 @@ def test_every_command_on_a_page_is_one():
         first, *rest = command.split(" && ")[0].split()
         seen[first] = seen.get(first, 0) + 1
         if first == "softhot":
-            cli.app.parse_args(rest, exit_on_error=False, print_error=False)
+            app.parse_args(rest, exit_on_error=False, print_error=False)
         elif first == "make":
             assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.M), (page, rest)
         elif first == "python" and rest[0] == "-m":

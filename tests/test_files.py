@@ -156,7 +156,8 @@ NAN[7, 1] = np.nan
         ({"labels": LABELS, "logits": NAN}, ["logits", "7", "nan"]),
         ({"labels": LABELS, "probs": BAD_ROWS}, ["probs[4]", "1.9"]),
         ({"labels": LABELS, "probs": LOGITS}, ["probs"]),
-        ({"labels": LABELS, "logits": LOGITS[:, :1]}, ["logits", "1"]),
+        ({"labels": LABELS, "logits": LOGITS[:, :1]}, ["p.npz: logits", "1"]),
+        ({"labels": LABELS, "logits": np.float64(1)}, ["p.npz: logits", "()"]),
         ({"labels": np.array([]), "logits": np.zeros((0, 3))}, ["logits"]),
     ],
 )
@@ -187,6 +188,8 @@ def test_pickles_are_not_read(tmp_path):
         ("p.csv", b"label,logit_0,logit_1\n0,1.0,high\n", ["logit_1", "numbers"]),
         ("p.csv", b"label,logit_0,logit_1\n0,1.0,2\n1,,3\n", ["logit_0", "row 1"]),
         ("p.csv", b"label,logit_0,logit_2\n0,1.0,2\n", ["none for class 1"]),
+        ("p.csv", b"label,logit_0,logit_99999999999\n0,1.0,2\n", ["none for class 1"]),
+        ("p.csv", b"label,logit_0,logit_0\n0,1.0,2\n", ["different names", "logit_0"]),
         ("p.csv", b"label,a,b\n0,1.0,2\n", ["columns logit_0"]),
         ("p.csv", b"logit_0,logit_1\n1.0,2\n", ["labels"]),
         ("p.csv", b"label,logit_0,logit_1\ncat,1.0,2\n", ["label", "numbers", "cat"]),

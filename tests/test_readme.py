@@ -7,7 +7,7 @@ import pytest
 
 import softhot
 from blocks import run_blocks
-from softhot import cli
+from softhot.cli.commands import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -22,7 +22,7 @@ def test_every_rule_is_listed():
         assert f"`{name}(" in README or f"{name}(" in README, name
 
 
-@pytest.mark.parametrize("command", [name for name in cli.app if not name.startswith("-")])
+@pytest.mark.parametrize("command", [name for name in app if not name.startswith("-")])
 def test_every_command_is_listed(command):
     assert f"`softhot {command}" in README
 

@@ -75,6 +75,7 @@ def test_a_trial_carries_what_training_needs_and_no_test_labels(tmp_path):
     ("body", "words"),
     [
         ("    raise ZeroDivisionError('by hand')", "ZeroDivisionError: by hand"),
+        ("    raise SystemExit('bye')", "RuntimeError: it called sys.exit('bye')"),
         ("    return 3", "must be softhot Predictions; got 3"),
         ("    return trial.predictions(trial.held_out.features[:, :2])", "(118, 3)"),
         ("    trial.loss('tensrflow')", "framework must be one of 'torch'"),
@@ -95,7 +96,13 @@ def test_a_task_that_fails_is_a_failed_row_with_one_line(tmp_path, body, words):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [(None, "existing"), ("x = ", "SyntaxError"), ("1 / 0", "division"), ("", "train(trial)")],
+    [
+        (None, "existing"),
+        ("x = ", "SyntaxError"),
+        ("1 / 0", "division"),
+        ("raise SystemExit", "SystemExit"),
+        ("", "train(trial)"),
+    ],
 )
 def test_a_file_without_train_is_refused_before_anything_is_written(tmp_path, capsys, text, words):
     path = tmp_path / "mine.py"

@@ -400,12 +400,11 @@ def test_what_is_no_path_is_refused(folder):
             opening(folder)
 
 
-def test_a_folder_taken_by_another_study_meanwhile_is_refused(tmp_path, monkeypatch):
-    other = dataclasses.replace(TINY, epochs=9)
-    found = storing._found
-    monkeypatch.setattr(storing, "_found", lambda folder, _: found(folder, other))
+def test_a_folder_taken_by_another_study_meanwhile_is_refused(tmp_path):
+    planned = Store.planned(tmp_path / "run", TINY)
+    Store.create(tmp_path / "run", dataclasses.replace(TINY, epochs=9))
     with pytest.raises(InputError, match="epochs = 9 there, 3 here"):
-        Store.create(tmp_path / "run", TINY)
+        planned.begin()
 
 
 # --- Crashes -----------------------------------------------------------------------------------

@@ -129,7 +129,7 @@ def commands_page() -> str:
     """What each command says under ``--help``."""
     from rich.console import Console
 
-    from softhot.cli import app
+    from softhot.cli.commands import app
 
     text = "# Commands\n\nWhat each says under `--help`. Exit codes: 0 done, 1 a trial failed, "
     text += "2 something given cannot be used, 130 interrupted.\n"

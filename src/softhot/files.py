@@ -6,9 +6,10 @@ in memory; what is not stays on disk and is read again whenever it is needed.
 
 from __future__ import annotations
 
+import itertools
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
@@ -70,10 +71,14 @@ def read_predictions(path: str | Path, *, memory: float = MEMORY) -> Predictions
     real = labels.ndim == 1 and labels.dtype.kind == "f" and np.isfinite(labels).all()
     if real and (labels % 1 == 0).all():
         labels = labels.astype(np.int64)  # a table's column, or a careless save
-    if 8 * prod(saved.shape) > memory:
-        return Predictions.from_blocks(saved.read, labels, kind=saved.kind)
     read = Predictions.from_logits if saved.kind == "logits" else Predictions.from_probs
-    return read(_together(saved), labels)
+    try:
+        if 8 * prod(saved.shape) > memory:
+            return Predictions.from_blocks(saved.read, labels, kind=saved.kind)
+        return read(_together(saved), labels)
+    except InputError as error:  # one of several files, perhaps
+        at = error.argument.removeprefix(f"{path.name}: ")
+        raise InputError(f"{path.name}: {at}", error.allowed, error.value, error.hint) from None
 
 
 def _together(saved: Saved) -> np.ndarray:
@@ -114,7 +119,7 @@ def _npz(path: Path) -> Saved:
                 data = member.read(rows * width * dtype.itemsize)
                 yield np.frombuffer(data, dtype).reshape(rows, *shape[1:])
 
-    return Saved(kind, labels, shape, read if shape else lambda: iter([np.empty(())]))
+    return Saved(kind, labels, shape, read if shape else lambda: iter(()))
 
 
 def _header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
@@ -137,13 +142,14 @@ class Layout:
     classes: tuple[str, ...]
 
 
-def _layout(path: Path, columns: dict[str, bool]) -> Layout:
-    """The layout of a table with these columns; True marks columns of lists."""
+def _layout(path: Path, names: Sequence[str], lists: Sequence[bool] | None = None) -> Layout:
+    """The layout of a table with columns of these names; True marks columns of lists."""
+    columns = dict(zip(names, lists, strict=True)) if lists else dict.fromkeys(names, False)
     label = one_of(path, columns, LABELS, "a column of labels")
     found: dict[str, dict[int, str]] = {"logits": {}, "probs": {}}
-    for name, lists in columns.items():
+    for name, of_lists in columns.items():
         match = re.fullmatch(r"(logit|prob)s?_?(\d+)", name)
-        if not match or lists:
+        if not match or of_lists:
             continue
         of_kind, k = found[match[1] + "s"], int(match[2])
         if k in of_kind:
@@ -154,10 +160,12 @@ def _layout(path: Path, columns: dict[str, bool]) -> Layout:
     kind = one_of(path, there, KINDS.names, "columns logit_0 ...")
     by_class = there[kind]
     if sorted(by_class) != list(range(len(by_class))):
-        missing = min(set(range(max(by_class))) - set(by_class))
+        missing = next(k for k in itertools.count() if k not in by_class)  # the last may be huge
         wanted = f"one for each class 0 .. {max(by_class)}"
         raise InputError(f"columns {kind[:-1]}_k", wanted, f"none for class {missing}", LAYOUT)
-    return Layout(kind, label, tuple(by_class[k] for k in sorted(by_class)))
+    classes = tuple(by_class[k] for k in sorted(by_class))
+    different(path, [name for name in names if name in (label, *classes)])
+    return Layout(kind, label, classes)
 
 
 def _parquet(path: Path) -> Saved:
@@ -171,10 +179,10 @@ def _parquet(path: Path) -> Saved:
     with readable(path, ".parquet table"), opened() as file:
         schema, count = file.schema_arrow, file.metadata.num_rows
         lists = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
-        columns = {field.name: any(test(field.type) for test in lists) for field in schema}
-        layout = _layout(path, columns)
+        of_lists = [any(test(field.type) for test in lists) for field in schema]
+        layout = _layout(path, schema.names, of_lists)
         labels = _numbers(layout.label, file.read([layout.label]).column(0))
-    one = columns[layout.classes[0]]
+    one = of_lists[schema.names.index(layout.classes[0])]
 
     def read() -> Iterator[np.ndarray]:
         start = 0
@@ -201,7 +209,7 @@ def _csv(path: Path) -> Saved:
 
     with readable(path, ".csv table"), opened() as file:
         header = file.schema.names
-    layout = _layout(path, dict.fromkeys(header, False))
+    layout = _layout(path, header)
 
     def read(*names: str) -> Iterator[np.ndarray]:
         start = 0
@@ -264,6 +272,13 @@ def readable(path: Path, what: str, header: list[str] | None = None) -> Iterator
             at = f"{path.name}: column {header[int(found[1])]!r}"
             raise InputError(at, "numbers", found[2], LAYOUT) from None
         raise InputError("file", f"a readable {what}", str(path), hint) from None
+
+
+def different(path: Path, names: Sequence[str]) -> None:
+    """Refuse columns of the same name."""
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise InputError(f"{path.name}: columns", "of different names", twice)
 
 
 def one_of(path: Path, there: Any, wanted: tuple[str, ...], what: str, hint: str = LAYOUT) -> str:

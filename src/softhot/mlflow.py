@@ -21,6 +21,7 @@ from softhot.core.check import InputError
 from softhot.metrics import METRICS
 from softhot.studies import Progress, Record, Store, StudySpec, compare
 from softhot.studies.compare import whole_seeds
+from softhot.studies.run import check
 from softhot.studies.spec import TrialSpec
 from softhot.studies.status import name
 
@@ -32,9 +33,10 @@ PARENT = "mlflow.parentRunId"
 class TrialLogger:
     """A callback for :func:`softhot.studies.run`, and a context that logs the end.
 
-    Entering it logs what is finished from earlier; leaving it without an error logs the comparison
-    of what is finished. So without training, ``with TrialLogger(spec, folder): pass`` logs a run
-    that is over.
+    The first trial that is over begins the study's run, with what is finished from earlier below
+    it: a study that cannot begin leaves nothing in MLflow. Leaving the context without an error
+    logs the comparison of what is finished. So without training, ``with TrialLogger(spec, folder):
+    pass`` logs a run that is over.
 
     Args:
         spec: The study.
@@ -44,7 +46,8 @@ class TrialLogger:
         experiment: Its name; made if there is none.
 
     Raises:
-        InputError: MLflow refuses the address or does not answer.
+        InputError: The study cannot be trained on its data; MLflow refuses the address or does
+            not answer.
     """
 
     def __init__(
@@ -63,29 +66,27 @@ class TrialLogger:
             os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
         from mlflow.tracking import MlflowClient
 
-        self.spec, self.folder = spec, Path(folder)
+        check(spec)  # before MLflow makes a folder or a database
+        self.spec, self.folder, self.experiment = spec, Path(folder), experiment
+        self.parent = ""
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # that a folder of files is not for many users
                 self.client = MlflowClient(tracking_uri=uri)
-                found = self.client.get_experiment_by_name(experiment)
-                made = found.experiment_id if found else self.client.create_experiment(experiment)
+                self.client.get_experiment_by_name(experiment)
         except Exception as error:  # MLflow, its store and the network each have their own
             hint = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise InputError("mlflow", "an address where MLflow answers", uri, hint) from None
-        self.experiment = made
-        self.parent = self._run(STUDY, spec.digest, f"softhot {spec.dataset}", {})
 
     def __enter__(self) -> TrialLogger:
-        if (self.folder / "study.toml").exists():
-            for record in Store.open(self.folder).records():
-                self._finished(record)
         return self
 
     def __exit__(self, kind: Any, *_: object) -> None:
         if kind is not None:
-            self.client.set_terminated(self.parent, "KILLED")
+            if self.parent:
+                self.client.set_terminated(self.parent, "KILLED")
             return
+        self._begin()
         store = Store.open(self.folder)
         records, spec = store.records(), store.spec  # with the settings that a search has found
         if whole_seeds({(one.trial.arm, one.trial.seed) for one in records}, spec):
@@ -99,6 +100,7 @@ class TrialLogger:
 
     def __call__(self, event: Progress) -> None:
         """One more trial is over."""
+        self._begin()
         if event.failure is None:
             found = Store.open(self.folder, sweep=False).look(event.trial)
             if isinstance(found, Record):
@@ -107,6 +109,17 @@ class TrialLogger:
         run = self._trial(event.trial)
         self.client.set_tag(run, "softhot.error", event.failure)
         self.client.set_terminated(run, "FAILED")
+
+    def _begin(self) -> None:
+        """The study's run, unless it is there, and what is finished from earlier below it."""
+        if self.parent:
+            return
+        found = self.client.get_experiment_by_name(self.experiment)
+        made = found.experiment_id if found else self.client.create_experiment(self.experiment)
+        self.number = made
+        self.parent = self._run(STUDY, self.spec.digest, f"softhot {self.spec.dataset}", {})
+        for record in Store.open(self.folder, sweep=False).records():
+            self._finished(record)
 
     def _finished(self, record: Record) -> None:
         run = self._trial(record.trial)
@@ -136,10 +149,10 @@ class TrialLogger:
         """The run with that tag; a new one if there is none."""
         tags = {tag: value, **(tags or {})}
         words = " and ".join(f"tags.`{key}` = '{text}'" for key, text in tags.items())
-        found = self.client.search_runs([self.experiment], words, max_results=1)
+        found = self.client.search_runs([self.number], words, max_results=1)
         if found:
             return found[0].info.run_id
-        run = self.client.create_run(self.experiment, tags=tags, run_name=title).info.run_id
+        run = self.client.create_run(self.number, tags=tags, run_name=title).info.run_id
         for key, param in params.items():
             self._param(run, key, param)
         return run

@@ -1,25 +1,29 @@
-"""What all commands share: the app, exit codes, and how they print."""
+"""What all commands share: the app, the kinds of arguments, and how they print."""
 
 from __future__ import annotations
 
 import json
-import sys
 from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import App, Parameter, Token, convert
 
 from softhot import __version__
 
-FAILED = 1  # exit codes: some trials failed,
-BAD_INPUT = 2  # something given cannot be used,
-INTERRUPTED = 130  # Ctrl-C,
-BROKEN_PIPE = 141  # nobody reads the output any more
+
+def converted(kind: Any, tokens: tuple[Token, ...]) -> Any:
+    """What cyclopts makes of an argument, except that it would round 1.5 to an integer."""
+    value = tokens[0].value
+    if kind is int and "." in value:
+        raise ValueError(f"{value} is not an integer.")
+    return convert(kind, tokens)
+
 
 app = App(
     name="softhot",
     version=__version__,
     help="Label smoothing: whether to smooth, how much, and what it costs.",
     suppress_keyboard_interrupt=False,
+    default_parameter=Parameter(converter=converted),
 )
 
 Json = Annotated[bool, Parameter(name="--json", negative=())]
@@ -35,8 +39,3 @@ def versions() -> dict[str, str]:
 def print_json(content: dict[str, Any]) -> None:
     """Print a result as JSON to standard output."""
     print(json.dumps(content, indent=2))
-
-
-def say(line: str) -> None:
-    """Tell something beside the result: one line on standard error."""
-    print(f"softhot: {line}", file=sys.stderr)

@@ -8,7 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from softhot.cli.common import FAILED, Json, app, print_json, say, versions
+from softhot.cli import FAILED, say
+from softhot.cli.common import Json, app, print_json, versions
 from softhot.core.check import InputError
 
 if TYPE_CHECKING:

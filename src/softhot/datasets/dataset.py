@@ -140,12 +140,12 @@ def _numbers(features: np.ndarray) -> np.ndarray:
     if features.dtype == np.uint8 and features.ndim == 4:
         return np.ascontiguousarray(features)
     with np.errstate(over="ignore"):
-        features = np.ascontiguousarray(features, np.float32)
-    if not np.isfinite(features).all():
-        at = tuple(np.argwhere(~np.isfinite(features))[0].tolist())
+        numbers = np.ascontiguousarray(features, np.float32)
+    if not np.isfinite(numbers).all():
+        at = tuple(np.argwhere(~np.isfinite(numbers))[0].tolist())
         hint = "Fill in or drop what is missing."
         raise InputError(f"features{list(at)}", "finite in float32", float(features[at]), hint)
-    return features
+    return numbers
 
 
 def _distributions(soft: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

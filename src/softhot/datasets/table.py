@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,7 @@ def load(
 def _path(name: str) -> bool:
     """Whether this is meant as a path: it has a slash or an ending, or there is such a folder."""
     return name != "" and (
-        "/" in name or "\\" in name or bool(Path(name).suffix) or Path(name).is_dir()
+        "/" in name or "\\" in name or bool(Path(name).suffix) or os.path.isdir(name)
     )
 
 

@@ -105,32 +105,42 @@ def _run(
     progress: Callable[[Progress], object] | None,
 ) -> Store:
     """Train the trials of a study whose arms are known."""
-    _data.cache_clear()  # a file may have changed since
-    _loaded.cache_clear()
-    dataset, _ = data(spec)  # or an InputError
-    for trial in spec.trials()[: len(spec.arms)]:
-        check_data(trial, dataset)
+    check(spec)
     started = executors.start(executor, jobs)
-    store = Store.create(folder, spec)
+    store = Store.planned(folder, spec)
     leader, pending = _looked_through(store)
     total = len(spec.trials())
     done = total - len(pending)
-    with (
-        started if pending else executors.start(None, 1) as mapped,
-        contextlib.closing(_outcomes(store, mapped, pending)) as outcomes,
-    ):
-        for outcome in outcomes:
-            if outcome.failure is None:
-                done += 1
-                leader.add(store.look(outcome.trial))
-            else:
-                store.failures.append(Failure(outcome.trial, outcome.failure))
-            if progress is not None:
-                event = (outcome.trial, outcome.seconds, outcome.failure, leader.best)
-                progress(Progress(done, total, *event))
-    if pending:
-        store.sweep()  # a process may have been killed while it was writing
+    try:
+        with started if pending else executors.start(None, 1) as mapped:
+            store.begin()  # not before somebody is there to train
+            with contextlib.closing(_outcomes(store, mapped, pending)) as outcomes:
+                for outcome in outcomes:
+                    if outcome.failure is None:
+                        done += 1
+                        leader.add(store.look(outcome.trial))
+                    else:
+                        store.failures.append(Failure(outcome.trial, outcome.failure))
+                    if progress is not None:
+                        event = (outcome.trial, outcome.seconds, outcome.failure, leader.best)
+                        progress(Progress(done, total, *event))
+    finally:
+        if pending:
+            store.sweep()  # a process may have been killed while it was writing
     return store
+
+
+def check(spec: StudySpec) -> None:
+    """Read the data of a study and refuse what cannot be trained on it.
+
+    Raises:
+        InputError: The data, its split, or a model or a method that does not take it.
+    """
+    _data.cache_clear()  # a file may have changed since
+    _loaded.cache_clear()
+    dataset, _ = data(spec)
+    for trial in spec.trials()[: len(spec.arms)]:
+        check_data(trial, dataset)
 
 
 def _looked_through(store: Store) -> tuple[Leader, tuple[TrialSpec, ...]]:

@@ -367,7 +367,8 @@ def _text(path: str | Path) -> str:
 
 def _items(argument: str, value: Any) -> tuple[Any, ...]:
     if isinstance(value, str | bytes | dict) or not hasattr(value, "__iter__"):
-        raise InputError(argument, "a list of numbers", value, f"For one number: [{value!r}].")
+        what = "name" if argument == "methods" else "number"
+        raise InputError(argument, f"a list of {what}s", value, f"For one {what}: [{value!r}].")
     return tuple(value)
 
 

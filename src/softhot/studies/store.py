@@ -137,16 +137,36 @@ class Store:
             InputError: ``folder`` holds something else, or the run of another study, or cannot
                 be written. Nothing in it has been changed then.
         """
+        store = cls.planned(folder, spec)
+        store.begin()
+        return store
+
+    @classmethod
+    def planned(cls, folder: str | Path, spec: StudySpec) -> Store:
+        """As :meth:`create`, but nothing is written before :meth:`begin`."""
         folder = _path(folder)
-        if not _exists(folder / SETTINGS):
-            _found(folder, spec)
-        there = _settings(folder)
-        if there != spec:
-            if not _grows(there, spec):
-                allowed = "a new folder or a run of this study"
-                raise InputError("folder", allowed, str(folder), _other(there, spec))
-            _write(folder / SETTINGS, spec.to_toml().encode())
-        return cls.open(folder)
+        if _exists(folder / SETTINGS):
+            _check_grows(folder, spec)
+        else:
+            _check_free(folder, spec)
+        return cls(folder, spec)
+
+    def begin(self) -> None:
+        """Write the settings if they are not there; remove what a killed process was writing.
+
+        Raises:
+            InputError: The folder cannot be written, or another study has taken it meanwhile.
+        """
+        path, content = self.folder / SETTINGS, self.spec.to_toml().encode()
+        if not _exists(path):
+            try:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise _unusable(self.folder, error) from None
+            _write(path, content)
+        if _check_grows(self.folder, self.spec) != self.spec:
+            _write(path, content)
+        self.sweep()
 
     @classmethod
     def open(cls, folder: str | Path, *, sweep: bool = True) -> Store:
@@ -372,8 +392,8 @@ def _unusable(path: Path, error: OSError) -> InputError:
     return InputError("folder", "one that can be written to", str(path), hint)
 
 
-def _found(folder: Path, spec: StudySpec) -> None:
-    """Write the settings into ``folder``, which must be new or empty, or have lost just them."""
+def _check_free(folder: Path, spec: StudySpec) -> None:
+    """Refuse a folder that is not new or empty, unless it is a run that lost just its settings."""
     try:
         inside = sorted(path.name for path in folder.iterdir())
     except FileNotFoundError:
@@ -388,11 +408,6 @@ def _found(folder: Path, spec: StudySpec) -> None:
             str(folder),
             f"It holds {strangers[0]!r}. Give the name of a folder that does not exist yet.",
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unusable(folder, error) from None
-    _write(folder / SETTINGS, spec.to_toml().encode())
 
 
 def _ours(folder: Path, names: list[str], spec: StudySpec) -> bool:
@@ -426,9 +441,13 @@ def _settings(folder: Path) -> StudySpec:
     )
 
 
-def _grows(there: StudySpec, spec: StudySpec) -> bool:
-    """Whether ``spec`` has every trial of the study that is there."""
-    return {trial.key for trial in there.trials()} <= {trial.key for trial in spec.trials()}
+def _check_grows(folder: Path, spec: StudySpec) -> StudySpec:
+    """The study whose run is in ``folder``; refused if ``spec`` lacks a trial of it."""
+    there = _settings(folder)
+    if not {trial.key for trial in there.trials()} <= {trial.key for trial in spec.trials()}:
+        allowed = "a new folder or a run of this study"
+        raise InputError("folder", allowed, str(folder), _other(there, spec))
+    return there
 
 
 def _other(there: StudySpec, here: StudySpec) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import os
 import re
 import zipfile
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import numpy as np
 
 from softhot.core.check import InputError, Interval, OneOf
 from softhot.datasets.dataset import Dataset
-from softhot.files import LABELS, one_of, readable
+from softhot.files import LABELS, different, one_of, readable
 
 LAYOUT = (
     "An .npz holds 'labels' (N,) and 'features', (N, D) or images (N, C, H, W), or 'texts' (N,); "
@@ -31,7 +32,7 @@ MEMORY = 8 << 30  # bytes of pixels
 
 def read_own(path: Path, image_size: int | None = None) -> Dataset:
     """The data set in a file or a folder, see :func:`softhot.datasets.load`."""
-    if path.is_dir():
+    if os.path.isdir(path):
         return _folder(path, image_size)
     formats: dict[str, Callable[[Path], Dataset]] = {
         ".npz": _npz,
@@ -41,7 +42,7 @@ def read_own(path: Path, image_size: int | None = None) -> Dataset:
     OneOf(*formats).check("the data file's ending", path.suffix.lower(), hint=LAYOUT)
     if image_size is not None:
         raise InputError("image_size", "left out: only a folder is resized", image_size)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise InputError("data", "an existing file or folder", str(path), "Check the path.")
     return formats[path.suffix.lower()](path)
 
@@ -109,9 +110,7 @@ def _csv(path: Path) -> dict[str, Any]:
                 raise InputError(at, f"{len(names)} cells, as the header has", len(row), hint)
             if row:  # an empty line is no row
                 cells.append(row)
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{path.name}: columns", "of different names", twice)
+    different(path, names)
     if not cells:
         raise InputError(path.name, "a header and rows", f"{len(names)} columns, no row", LAYOUT)
     return dict(zip(names, map(list, zip(*cells, strict=True)), strict=True))
@@ -120,8 +119,9 @@ def _csv(path: Path) -> dict[str, Any]:
 def _parquet(path: Path) -> dict[str, Any]:
     import pyarrow.parquet
 
-    with readable(path, ".parquet table"):
-        table = pyarrow.parquet.read_table(path)
+    with readable(path, ".parquet table"), pyarrow.parquet.ParquetFile(path) as file:
+        different(path, file.schema_arrow.names)
+        table = file.read()
         return {name: table.column(name).to_pylist() for name in table.column_names}
 
 
@@ -217,7 +217,7 @@ def _folder(path: Path, image_size: int | None) -> Dataset:
     """One subfolder a class, named after it; every image of one size, or brought to one."""
     if image_size is not None:
         SIZE.check("image_size", image_size)
-    visible = sorted(entry for entry in path.iterdir() if not _ignored(entry))
+    visible = _inside(path)
     folders = [entry for entry in visible if entry.is_dir()]
     if stray := [entry for entry in visible if not entry.is_dir()]:
         hint = "Beside the classes' subfolders nothing belongs there."
@@ -228,7 +228,7 @@ def _folder(path: Path, image_size: int | None) -> Dataset:
     labels: list[int] = []
     first: Path | None = None
     for k, folder in enumerate(folders):
-        files = sorted(entry for entry in folder.iterdir() if not _ignored(entry))
+        files = _inside(folder)
         if not files:
             raise InputError("folder of a class", "one with images", str(folder), "Drop it.")
         for file in files:
@@ -254,8 +254,11 @@ def _folder(path: Path, image_size: int | None) -> Dataset:
     return _dataset(path, stacked, np.array(labels), names, None)
 
 
-def _ignored(entry: Path) -> bool:
-    return entry.name.startswith(".") or entry.name.lower() in IGNORED
+def _inside(folder: Path) -> list[Path]:
+    """What counts in a folder, by name."""
+    with readable(folder, "folder"):
+        names = sorted(os.listdir(folder))
+    return [folder / n for n in names if not (n.startswith(".") or n.lower() in IGNORED)]
 
 
 def _image(path: Path, size: int | None) -> np.ndarray:

@@ -43,7 +43,7 @@ def start(place: str, jobs: int | None) -> Iterator[Map]:
             **{f"slurm_{name}": value for name, value in given.items()},
         )
     except (RuntimeError, ValueError, NameError, TypeError) as error:
-        hint = f"{' '.join(str(error).split()).rstrip('.')}."
+        hint = f"{' '.join(str(error).split())[:300].rstrip('.?')}."  # it lists all options
         raise InputError("executor", "a SLURM that is here", f"slurm://{place}", hint) from None
     yield lambda function, items: _mapped(executor, function, items, jobs or len(items))
 

@@ -130,7 +130,10 @@ def train(trial: TrialSpec, dataset: Dataset, split: Split, folder: Path | None 
             _labels=dataset.labels[held],
             **rows,
         )
-        found = function(given)
+        try:
+            found = function(given)
+        except SystemExit as error:  # it would end the study
+            raise RuntimeError(f"it called sys.exit({error.code!r})") from error
     if not isinstance(found, Predictions):
         raise InputError(f"train() of {trial.model}", "softhot Predictions", found, NEXT)
     shape = found.log_probs.shape
@@ -151,7 +154,7 @@ def load(path: str) -> Any:
         raise InputError("model", "an existing Python file", path, "Check the path.")
     try:
         content = runpy.run_path(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         hint = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise InputError("model", "a Python file that can be run", path, hint) from error
     if not callable(content.get("train")):
