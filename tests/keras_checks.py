@@ -27,8 +27,8 @@ from cases import BINARY, CASES, batch_with, can_combine, make_batch
 
 BEFORE = {name.partition(".")[0] for name in sys.modules}
 
-import softhot.keras as sk  # noqa: E402
-from softhot import (  # noqa: E402
+import softhot.keras as sk  # noqa: E402  # after the names above are noted
+from softhot import (  # noqa: E402  # as above
     Bernoulli,
     InputError,
     MaxSup,
@@ -40,7 +40,7 @@ from softhot import (  # noqa: E402
     cross_entropy,
     cross_entropy_and_gradient,
 )
-from softhot.core.rules import Focal  # noqa: E402
+from softhot.core.rules import Focal  # noqa: E402  # as above
 
 BACKEND = keras.backend.backend()
 CHECKS = []

@@ -198,6 +198,7 @@ BAD = [
     (["report", "."], ["study.toml"]),
     (["report", "absent"], ["absent"]),
     (["judge", "absent.npz"], ["absent.npz"]),
+    (["reproduce", "--out", "no/such/claims.json"], ["out", "no/such"]),
     (["judge", "tiny.toml"], [".npz", ".toml"]),
     (["judge", "p.npz", "--out", "no/such/page.html"], ["page.html"]),
     (["juge", "p.npz"], ["juge", "judge"]),

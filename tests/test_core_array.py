@@ -77,7 +77,7 @@ def test_tensors_of_tensorflow_are_keras_s(tensorflow, monkeypatch):
     monkeypatch.delitem(sys.modules, "keras")
     assert not array._is_tensorflow(tensor)
     with pytest.raises(AttributeError, match=r"^where$"):
-        KERAS.where  # noqa: B018
+        KERAS.where  # noqa: B018  # the look-up raises
 
 
 def test_keras_has_other_names_for_some_things(tensorflow, monkeypatch):

@@ -75,7 +75,7 @@ def test_what_would_raise_is_nan(rule, batch, blind):
 def test_labels_alone_may_be_out_of_sight(batch, monkeypatch):
     """As where a framework traces them beside logits that are there."""
     for module in (binary, losses, targets):
-        seen = lambda *arrays: all(a is None or a.dtype.kind != "i" for a in arrays)  # noqa: E731
+        seen = lambda *arrays: all(a is None or a.dtype.kind != "i" for a in arrays)  # noqa: E731  # a name for one expression
         monkeypatch.setattr(module, "is_concrete", seen)
     labels = batch.labels.copy()
     labels[[1, 4]] = -1, 5

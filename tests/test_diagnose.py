@@ -222,7 +222,7 @@ class Raises:
         raise RuntimeError(*self.words)
 
 
-def random_loss(z, y, rng=np.random.default_rng(0)):  # noqa: B008
+def random_loss(z, y, rng=np.random.default_rng(0)):  # noqa: B008  # one generator for all calls
     return uniform(z, y) + rng.normal()
 
 

@@ -75,7 +75,7 @@ def test_a_column_of_lists_is_a_matrix(tmp_path, kind, memory):
 @pytest.mark.parametrize(
     ("lists", "words"),
     [
-        ([[1.0, 2.0], [1.0]], ["logits", "one length", "[1, 2]"]),
+        ([[1.0, 2.0], [1.0]], ["p.parquet: ", "logits", "one length", "[1, 2]"]),
         ([[1.0, 2.0], None], ["logits", "row 1"]),
         ([[1.0, 2.0], [3.0, None]], ["logits", "entry 3"]),
     ],
@@ -185,7 +185,7 @@ def test_pickles_are_not_read(tmp_path):
         ("p.npz", b"not a zip", ["readable .npz"]),
         ("p.parquet", b"PAR1", ["readable .parquet"]),
         ("p.csv", b"label,logit_0,logit_1\n0,1.0\n", ["readable .csv"]),
-        ("p.csv", b"label,logit_0,logit_1\n0,1.0,high\n", ["logit_1", "numbers"]),
+        ("p.csv", b"label,logit_0,logit_1\n0,1.0,high\n", ["p.csv: ", "logit_1", "numbers"]),
         ("p.csv", b"label,logit_0,logit_1\n0,1.0,2\n1,,3\n", ["logit_0", "row 1"]),
         ("p.csv", b"label,logit_0,logit_2\n0,1.0,2\n", ["none for class 1"]),
         ("p.csv", b"label,logit_0,logit_99999999999\n0,1.0,2\n", ["none for class 1"]),

@@ -45,7 +45,9 @@ def test_a_terminal_shows_trials_epochs_time_failures_and_the_leader(tmp_path, m
 
 
 def test_a_pipe_gets_plain_lines(tmp_path):
-    text = drawn(tmp_path, False, [Progress(n, 6, FIRST, 0.1) for n in range(1, 7)])
+    best = Best("a name that makes the line longer than a terminal is wide", 0.5, 2)
+    events = [Progress(n, 6, FIRST, 0.1, None, best) for n in range(1, 7)]
+    text = drawn(tmp_path, False, events)
     assert len(text.splitlines()) == 6
     assert text.startswith("1 of 6 trials, about ")
     assert "\x1b" not in text

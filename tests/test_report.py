@@ -263,6 +263,11 @@ def test_inputs_and_names_must_fit(given, said):
         report.render(comparison, records, command="c", versions={}, split_digest="d", **given)
 
 
+def test_classes_whose_rows_are_all_alike_lie_no_closer_together():
+    alike = Predictions.from_logits(np.eye(2).repeat(3, axis=0), [0] * 3 + [1] * 3)
+    assert "no closer together at uniform 0.1" in harm.distillation([alike], [alike], "uniform 0.1")
+
+
 def test_findings_say_rises_falls_or_neither():
     found, _ = study()
     base, arm = found.arms[0], found.arms[2]

@@ -119,11 +119,11 @@ def test_a_clone_keeps_everything_and_trains_the_same():
 
 def test_seeds_are_put_back_and_used():
     X, y = digits(60)
-    random.seed(1), np.random.seed(1)  # noqa: NPY002
-    expected = random.random(), np.random.rand()  # noqa: NPY002
-    random.seed(1), np.random.seed(1)  # noqa: NPY002
+    random.seed(1), np.random.seed(1)  # noqa: NPY002  # the global generator is what is tested
+    expected = random.random(), np.random.rand()  # noqa: NPY002  # the global generator is what is tested
+    random.seed(1), np.random.seed(1)  # noqa: NPY002  # the global generator is what is tested
     first = model(random_state=3).fit(X, y).predict_proba(X)
-    assert (random.random(), np.random.rand()) == expected  # noqa: NPY002
+    assert (random.random(), np.random.rand()) == expected  # noqa: NPY002  # the global generator is what is tested
     assert (first == model(random_state=3).fit(X, y).predict_proba(X)).all()
     assert (first != model(random_state=4).fit(X, y).predict_proba(X)).any()
 

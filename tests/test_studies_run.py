@@ -152,7 +152,7 @@ def test_an_interrupt_while_processes_start_comes_afterwards_whoever_takes_it():
     before, reached = signal.getsignal(signal.SIGINT), []
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background: ignored
-        with pytest.raises(KeyboardInterrupt):  # noqa: PT012, SIM117
+        with pytest.raises(KeyboardInterrupt):  # noqa: PT012, SIM117  # raised only at the end of the inner block
             with executors.children_deaf_to_interrupts():
                 with contextlib.suppress(KeyboardInterrupt):  # as a callback of somebody's might
                     os.kill(os.getpid(), signal.SIGINT)

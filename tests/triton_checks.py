@@ -12,7 +12,7 @@ import traceback
 import warnings
 from dataclasses import replace
 
-import interpreter  # noqa: F401  # isort: skip
+import interpreter  # noqa: F401  # isort: skip  (it makes Triton run here; so it comes first)
 import numpy as np
 import torch
 

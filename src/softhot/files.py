@@ -66,19 +66,24 @@ def read_predictions(path: str | Path, *, memory: float = MEMORY) -> Predictions
     OneOf(*formats).check("the file's ending", path.suffix.lower(), hint=LAYOUT)
     if not path.is_file():
         raise InputError("file", "an existing file", str(path), "Check the path.")
-    saved = formats[path.suffix.lower()](path)
+    try:
+        return _read(formats[path.suffix.lower()](path), memory)
+    except InputError as error:
+        if error.argument == "file" or error.argument.startswith(path.name):
+            raise
+        at = f"{path.name}: {error.argument}"  # one of several files, perhaps
+        raise InputError(at, error.allowed, error.value, error.hint) from None
+
+
+def _read(saved: Saved, memory: float) -> Predictions:
     labels = saved.labels
     real = labels.ndim == 1 and labels.dtype.kind == "f" and np.isfinite(labels).all()
     if real and (labels % 1 == 0).all():
         labels = labels.astype(np.int64)  # a table's column, or a careless save
     read = Predictions.from_logits if saved.kind == "logits" else Predictions.from_probs
-    try:
-        if 8 * prod(saved.shape) > memory:
-            return Predictions.from_blocks(saved.read, labels, kind=saved.kind)
-        return read(_together(saved), labels)
-    except InputError as error:  # one of several files, perhaps
-        at = error.argument.removeprefix(f"{path.name}: ")
-        raise InputError(f"{path.name}: {at}", error.allowed, error.value, error.hint) from None
+    if 8 * prod(saved.shape) > memory:
+        return Predictions.from_blocks(saved.read, labels, kind=saved.kind)
+    return read(_together(saved), labels)
 
 
 def _together(saved: Saved) -> np.ndarray:

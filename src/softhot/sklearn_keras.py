@@ -200,10 +200,10 @@ def _seeded(random_state: Any) -> Iterator[None]:
         yield
         return
     seed = int(check_random_state(random_state).randint(2**31 - 1))
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002  # the global generator is what Keras seeds
     keras.utils.set_random_seed(seed)
     try:
         yield
     finally:
         random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
+        np.random.set_state(numpy)  # noqa: NPY002  # the global generator is what Keras seeds

@@ -104,7 +104,7 @@ def is_concrete(*arrays: Array | None) -> bool:
             return False
     if any(compat.is_torch_array(array) and _is_traced_by_torch(array) for array in arrays):
         return False
-    return not any(_is_tensorflow(a) and tensorflow.is_symbolic_tensor(a) for a in arrays)  # type: ignore[union-attr]
+    return not any(_is_tensorflow(a) and tensorflow.is_symbolic_tensor(a) for a in arrays)  # type: ignore[union-attr]  # its tensors have loaded it
 
 
 def _is_traced_by_torch(tensor: Any) -> bool:

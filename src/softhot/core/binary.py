@@ -156,7 +156,7 @@ class Platt(BinaryRule):
 
     positives: tuple[float, ...] = (0.0,)
     negatives: tuple[float, ...] = (0.0,)
-    alpha: ClassVar[None] = None  # type: ignore[misc]
+    alpha: ClassVar[None] = None  # type: ignore[misc]  # no field here, unlike in the base
 
     def __post_init__(self) -> None:
         for name in ("positives", "negatives"):

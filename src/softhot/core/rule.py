@@ -85,10 +85,10 @@ class Rule:
         """
         scheduled = {
             f.name: value.at(step)
-            for f in fields(self)  # type: ignore[arg-type]
+            for f in fields(self)  # type: ignore[arg-type]  # every rule is a dataclass
             if isinstance(value := getattr(self, f.name), Schedule)
         }
-        return replace(self, **scheduled) if scheduled else self  # type: ignore[type-var]
+        return replace(self, **scheduled) if scheduled else self  # type: ignore[type-var]  # as here
 
     def to_dict(self) -> dict[str, Any]:
         """The rule as plain JSON values; :func:`rule_from_dict` is the inverse.
@@ -96,7 +96,7 @@ class Rule:
         >>> Uniform(0.1).to_dict()
         {'rule': 'Uniform', 'alpha': 0.1}
         """
-        values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+        values = {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]  # every rule is a dataclass
         return {"rule": type(self).__name__, **values}
 
 
@@ -202,7 +202,7 @@ class Composite(Rule):
         return self.added
 
     def at(self, step: float) -> Rule:
-        return Composite(self.target.at(step), tuple(p.at(step) for p in self.added))  # type: ignore[arg-type, misc]
+        return Composite(self.target.at(step), tuple(p.at(step) for p in self.added))  # type: ignore[arg-type, misc]  # at() keeps the class
 
     def to_dict(self) -> dict[str, Any]:
         return {"rule": "Composite", "parts": [r.to_dict() for r in (self.target, *self.added)]}
@@ -242,7 +242,7 @@ def check_rule(rule: Any) -> Rule:
     for part in (rule.base, *rule.penalties):
         if isinstance(part.__dict__.get("alpha"), Schedule):
             hint = "Fix the schedule first: rule.at(step)."
-            raise InputError(f"{type(part).__name__}.alpha", "known", part.alpha, hint)  # type: ignore[attr-defined]
+            raise InputError(f"{type(part).__name__}.alpha", "known", part.alpha, hint)  # type: ignore[attr-defined]  # it has one
     return rule
 
 

@@ -298,7 +298,7 @@ class Focal(Base):
     """
 
     gamma: float = 2.0
-    alpha: ClassVar[float] = 0.0  # type: ignore[misc]
+    alpha: ClassVar[float] = 0.0  # type: ignore[misc]  # no field here, unlike in the base
     TARGET = False
     RANGES = {"gamma": NOT_NEGATIVE}
 
@@ -374,7 +374,7 @@ class MaxSup(Penalty):
             raise InputError("MaxSup.alpha", "a number or a Schedule", self.alpha)
 
     def terms(self, row: Any) -> tuple[Any, dict[Any, Any]]:
-        return row.linear(max=self.alpha, mean=-self.alpha)  # type: ignore[operator]
+        return row.linear(max=self.alpha, mean=-self.alpha)  # type: ignore[operator]  # a loss has fixed schedules
 
 
 @dataclass(frozen=True)

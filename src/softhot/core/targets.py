@@ -369,7 +369,7 @@ def _alpha(
             for extreme in (xp.min, xp.max) if compat.size(seen) else ():
                 base.RANGES["alpha"].check("alpha", float(to_numpy(extreme(seen))))
         elif not is_concrete(given):  # nobody can raise: NaN says so
-            inside = base.RANGES["alpha"].holds(given)  # type: ignore[union-attr]
+            inside = base.RANGES["alpha"].holds(given)  # type: ignore[union-attr]  # alpha has an Interval
             given = xp.where(inside, given, xp.full_like(given, xp.nan))
         return given if counted is None else xp.where(counted, given, xp.zeros_like(given)), False
     if given is not None:

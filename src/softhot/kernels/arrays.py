@@ -16,13 +16,13 @@ REDUCTIONS = ("none", "sum", "mean")
 
 
 @functools.wraps(losses.cross_entropy_and_gradient)
-def cross_entropy_and_gradient(logits: Any, labels: Any, rule: Rule, **options: Any) -> Any:  # noqa: D103
+def cross_entropy_and_gradient(logits: Any, labels: Any, rule: Rule, **options: Any) -> Any:  # noqa: D103  # the docstring is the core's
     done = _native(logits, labels, rule, gradient=True, **options)
     return done or losses.cross_entropy_and_gradient(logits, labels, rule, **options)
 
 
 @functools.wraps(losses.cross_entropy)
-def cross_entropy(logits: Any, labels: Any, rule: Rule, **options: Any) -> Any:  # noqa: D103
+def cross_entropy(logits: Any, labels: Any, rule: Rule, **options: Any) -> Any:  # noqa: D103  # the docstring is the core's
     done = _native(logits, labels, rule, gradient=False, **options)
     return done[0] if done else losses.cross_entropy(logits, labels, rule, **options)
 

@@ -89,7 +89,7 @@ def distillation(base: Sequence[Predictions], arm: Sequence[Predictions], label:
         before, after = (np.mean([_tightness(one) for one in s]) for s in (base, arm))
     except InputError:
         return advice
-    if before < TIGHTER * after:
+    if before <= TIGHTER * after:  # both are 0 where all rows of a class are alike
         return (
             f"{advice} The logits of a class lie no closer together at {label} than without it, so "
             "little may be lost."

@@ -81,7 +81,8 @@ class TrialProgress:
             left = duration(each * (self.total - over))
             failed = f", {self.failed} failed" if self.failed else ""
             line = f"{self.done} of {self.total} trials{failed}, about {left} left"
-            self.console.print(f"{line}; {self.best}" if self.best else line, markup=False)
+            line = f"{line}; {self.best}" if self.best else line
+            self.console.print(line, markup=False, soft_wrap=True)
             sys.stderr.flush()
 
     def _drawn(self) -> Group:

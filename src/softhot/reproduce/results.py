@@ -179,6 +179,9 @@ def reproduce(
     wanted = list(known) if claims is None else [OneOf(*known).check("claims", c) for c in claims]
     settings = tuple(settings)
     done = Reproduction(seeds, settings, versions=_versions())
+    if out is not None and not os.path.isdir(out.parent):  # known before minutes of training
+        hint = "Give a file in a folder that exists."
+        raise InputError("out", "a file that can be written", str(out), hint)
     if out is not None and out.exists():
         done = _continued(Reproduction.read(out), done, out)
     for setting in settings:

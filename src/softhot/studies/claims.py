@@ -23,7 +23,7 @@ from typing import Any
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # None says that there are no locks
 
 CLAIMS = "claims"
 SIZE = 400  # bytes of a claim, so that a shorter one covers a longer one

@@ -11,7 +11,7 @@ backward, ``DistributedDataParallel`` and on ``DTensor``. Which kernel runs, and
 """
 
 try:
-    import torch as _torch  # noqa: F401
+    import torch as _torch  # noqa: F401  # only to see whether it is there
 except ModuleNotFoundError as error:
     message = "softhot.torch needs PyTorch: pip install 'softhot[torch]'"
     raise ModuleNotFoundError(message, name="torch") from error

@@ -355,7 +355,7 @@ def _with_alpha(rule: Rule, alpha: Any) -> Any:
     if "alpha" not in rule.__dict__ or rule.penalties:
         hint = "Set criterion.rule instead."
         raise InputError("label_smoothing", f"left alone beside {rule!r}", alpha, hint)
-    return replace(rule, alpha=alpha)  # type: ignore[type-var]
+    return replace(rule, alpha=alpha)  # type: ignore[type-var]  # every rule is a dataclass
 
 
 def _shown(criterion: Any, **defaults: Any) -> str:
