@@ -311,6 +311,17 @@ def test_kinds_of_labels():
     assert smooth_labels(np.array(1), 0.3, num_classes=3)[1] == pytest.approx(0.8)
 
 
+@pytest.mark.parametrize("alpha", [0.5, PerClass((1.0, 0.5, 0.0))], ids=repr)
+def test_one_hot_rows_give_what_ids_give_to_the_last_share(alpha):
+    """A class may give all of its mass away, and another may have none that is allowed."""
+    rule = Similarity(alpha, ((0, 0.5, 0.5), (0.5, 0, 0.5), (0, 1, 0)))
+    for allowed in (None, np.array([True, False, True])):
+        ids = np.arange(3) if allowed is None else np.zeros(1, int)
+        wanted = smooth_labels(ids, rule, num_classes=3, allowed=allowed)
+        rows = smooth_labels(np.eye(3)[ids], rule, num_classes=3, allowed=allowed)
+        assert np.array_equal(rows, wanted)
+
+
 def test_where_the_class_axis_goes():
     ids = np.array([[2, 0, 1, 1], [1, 1, 0, 2]])
     expected = smooth_labels(ids, 0.3, num_classes=3)

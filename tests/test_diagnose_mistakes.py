@@ -53,6 +53,10 @@ def full_like_integers(rows):
     return out
 
 
+def uniform_targets(ids, alpha):
+    return targets_of("uniform", alpha, 10, ids)
+
+
 def slip_loss(on, off):
     def loss(z, y):
         k = z.shape[1]
@@ -254,6 +258,20 @@ def test_sees_what_a_batch_of_all_classes_makes_of_a_row_in_every_reduction():
     evidence = "label 0 alone in its batch gives 1 and 0, 0.91 and 0.01 beside others."
     assert {m.name: m.evidence for m in rows.mistakes}["K from the batch"] == evidence
     assert replace(mean, residual=0) == replace(total, residual=0) == replace(rows, residual=0)
+
+
+def test_a_batch_of_either_label_alone_is_tried():
+    for label in (0, 1):
+        other = diagnose(lambda y, y0=label: uniform_targets(y, 0.1 if (y != y0).any() else 0.0))
+        evidence = {m.name: m.evidence for m in other.mistakes}["K from the batch"]
+        assert evidence.startswith(f"label {label} alone in its batch gives 1 and 0, 0.91 and 0.01")
+
+
+@pytest.mark.parametrize("label", [0, 20, 38, 39])
+def test_of_many_classes_the_ends_and_the_middle_are_looked_at(label):
+    found = diagnose(lambda z, y: np.where(y == label, np.nan, uniform(z, y)), num_classes=40)
+    evidence = {m.name: m.evidence for m in found.mistakes}["a label fails"]
+    assert evidence.startswith(f"label {label}: ")
 
 
 def test_a_target_that_rounds_to_zero_has_no_sign():
