@@ -14,6 +14,7 @@ from report_pages import (
     study_page,
 )
 from softhot import report
+from softhot.report import words
 from softhot.report.linked import ARMS
 from softhot.report.tables import ROWS
 from test_plots import study
@@ -163,7 +164,7 @@ def test_choosing_an_arm_updates_every_panel(chromium, files):
 
 
 def test_the_arm_followed_is_followed_everywhere(chromium, files, comparison):
-    charts = ("curve-value", "curve-change", "risk", "plane-1")
+    charts = ("curve-value", "curve-change", "risk", "classes", "plane-1")
     with Visit(chromium, files / "study.html") as visit:
 
         def drawn():
@@ -193,6 +194,10 @@ def test_the_arm_followed_is_followed_everywhere(chromium, files, comparison):
         name = comparison.arms[other].name
         assert said.inner_text().startswith(f"{name}: NLL ")
         assert visit.page.locator("#plane-followed").inner_text() == name
+        assert (
+            f" {words.alpha(comparison.arms[other])}" in visit.page.locator("#classes").inner_text()
+        )
+        assert f"with {name}, class by class" in visit.page.locator("#classes-text").inner_text()
         label = visit.page.locator("[data-chart=risk] text", has_text=name)
         assert label.get_attribute("font-weight") == "bold"
         visit.page.mouse.wheel(0, 4000)  # the choice stays in sight

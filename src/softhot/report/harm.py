@@ -12,6 +12,7 @@ from softhot.metrics import Predictions, within_over_between
 from softhot.report import words
 
 CLASSES = 20  # that a panel shows; of more the ones that change most
+UNCHANGED = "Recall of every class is compared with that of no smoothing"
 TIGHTER = 1.5  # how much closer a class's rows must lie for a warning
 
 
@@ -20,7 +21,7 @@ def prepare_classes(
     arm: Sequence[Predictions],
     class_names: Sequence[str] | None = None,
 ) -> list[dict[str, Any]]:
-    """Change of every class's recall on test rows, paired over seeds, the worst first.
+    """Change of every class's recall on test rows, paired over seeds, in the order of the classes.
 
     Returns:
         name, rows (of the class), before, after, change, low, high: shares; the 95 % interval is
@@ -49,10 +50,14 @@ def prepare_classes(
                 "high": change.high,
             }
         )
-    rows.sort(key=lambda row: row["change"])
-    if len(rows) > CLASSES:
-        rows = rows[: CLASSES // 2] + rows[-CLASSES // 2 :]
     return rows
+
+
+def worst_first(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The classes that a panel shows of :func:`prepare_classes`."""
+    ordered = sorted(rows, key=lambda row: row["change"])
+    few = len(ordered) <= CLASSES
+    return ordered if few else ordered[: CLASSES // 2] + ordered[-CLASSES // 2 :]
 
 
 def classes_finding(rows: Sequence[Mapping[str, Any]], label: str) -> str:

@@ -23,6 +23,7 @@ from softhot.report.charts import (
     risk_data,
     static_svg,
 )
+from softhot.report.harm import worst_first
 
 ROWS = 40  # of each class in the plane of templates
 KEPT = 0.8  # the coverage at which the finding over the risk-coverage curve is stated
@@ -160,11 +161,19 @@ class Page:
             "arm": arm,
         }
 
-    def add_classes(self, rows: Sequence[Mapping[str, Any]], finding: str) -> None:
-        """Add the change of every class's recall."""
-        data = panels.classes_data(rows)
-        self.add_chart("classes", panels.classes_chart(data["classes"]), data)
-        self.classes = {"finding": finding, "rows": rows, "text": words.classes_text(rows)}
+    def add_classes(
+        self,
+        arms: Sequence[str],
+        changes: Sequence[Sequence[Mapping[str, Any]]],
+        findings: Sequence[str],
+        arm: int,
+    ) -> None:
+        """Add the change of every class's recall in each arm, from the first one's."""
+        shown = [worst_first(rows) for rows in changes]
+        data = panels.classes_data(shown)
+        self.add_chart("classes", panels.classes_chart(data["classes"], len(shown[0]), arm), data)
+        texts = [words.classes_text(name, rows) for name, rows in zip(arms, shown, strict=True)]
+        self.classes = {"findings": findings, "texts": texts, "arm": arm}
 
     def add_planes(
         self,

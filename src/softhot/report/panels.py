@@ -123,19 +123,23 @@ def linked_data(rows: plots.Rows, bins: int) -> dict[str, plots.Rows]:
     return {"bins": kept}
 
 
-def classes_chart(rows: Sequence[Mapping[str, Any]]) -> Spec:
-    """Change of each class's recall, with its interval; data ``classes``."""
+def classes_chart(rows: plots.Rows, count: int, arm: int) -> Spec:
+    """Change of each class's recall, with its interval; data ``classes``, ``count`` of each arm.
+
+    All arms have one scale, and each its own order.
+    """
     import altair as alt
 
-    order = [row["name"] for row in rows]
-    data = alt.Chart(alt.NamedData("classes"))
+    data = alt.Chart(alt.NamedData("classes")).transform_filter(ARM)
+    ends = [row[k] for row in rows for k in ("low", "change", "high") if row[k] is not None]
     y = alt.Y(
         "name:N",
-        sort=order,
+        sort=None,
         axis=alt.Axis(title=None, labelLimit=130, labelFontSize=11),
     )
     x = alt.X(
         "change:Q",
+        scale=alt.Scale(domain=[min(ends), max(ends)], nice=True),
         axis=alt.Axis(
             title="change of recall, points",
             titleAnchor="start",
@@ -159,18 +163,20 @@ def classes_chart(rows: Sequence[Mapping[str, Any]]) -> Spec:
             tooltip="text:N",
         ),
     ]
-    chart = alt.layer(*layers).properties(width=330, height=max(90, 22 * len(rows)))
+    chart = alt.layer(*layers).add_params(alt.param(name="arm", value=arm))
+    chart = chart.properties(width=330, height=max(90, 22 * count))
     return finish(chart, left=140, right=24, top=12, bottom=44)
 
 
-def classes_data(rows: Sequence[Mapping[str, Any]]) -> dict[str, plots.Rows]:
-    """Rows of :func:`softhot.report.harm.prepare_classes` in points, with their looks."""
+def classes_data(arms: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, plots.Rows]:
+    """Rows of :func:`softhot.report.harm.worst_first` by arm, in points, with their looks."""
     told = []
-    for row in rows:
+    for number, row in ((number, row) for number, rows in enumerate(arms) for row in rows):
         low, high = row["low"], row["high"]
         side = 0 if low is None else int(low > 0) - int(high < 0)
         told.append(
             {
+                "number": number,
                 "name": row["name"],
                 **{k: None if row[k] is None else 100 * row[k] for k in ("change", "low", "high")},
                 "colour": {1: ACCENT, -1: "var(--worse)", 0: MUTED}[side],

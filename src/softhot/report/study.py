@@ -98,7 +98,8 @@ def render(
             chosen=one.name == comparison.chosen,
         )
     page.league = tables.league(comparison)
-    _add_harm(page, base, arm, {name: raw[name] for name in shown}, class_names)
+    by_name = {one.name: one for one in comparison.arms}
+    _add_harm(page, [by_name[name] for name in shown], arm, raw, class_names)
     if first.num_classes >= 3:
         layers = {(record.trial.arm.name, record.trial.seed): record.layer for record in records}
         page.add_planes(
@@ -199,18 +200,23 @@ def _add_examples(
 
 def _add_harm(
     page: Page,
-    base: ArmSummary,
+    arms: Sequence[ArmSummary],
     arm: ArmSummary,
     raw: By,
     class_names: Sequence[str] | None,
 ) -> None:
-    followed = list(raw).index(arm.name)
+    base, followed = arms[0], list(arms).index(arm)
+    raw = {one.name: raw[one.name] for one in arms}
     styles = [(name, charts.OTHER, 1.0) for name in raw if name != base.name]
     styles.append((base.name, charts.NONE, 2.2))
     risks = page.add_risk(styles, plots.prepare_risk_coverage(raw, points=50), KEPT, followed)
     named = {base.name: words.alpha(base), arm.name: words.alpha(arm)}
     page.risk_finding = words.risk_finding(named, risks, words.percent(KEPT))
     label = words.alpha(arm)
-    classes = harm.prepare_classes(raw[base.name], raw[arm.name], class_names)
-    page.add_classes(classes, harm.classes_finding(classes, label))
+    changes = [harm.prepare_classes(raw[base.name], raw[one.name], class_names) for one in arms]
+    findings = [harm.UNCHANGED] + [
+        harm.classes_finding(rows, words.alpha(one))
+        for one, rows in zip(arms[1:], changes[1:], strict=True)
+    ]
+    page.add_classes([one.name for one in arms], changes, findings, followed)
     page.distillation = harm.distillation(raw[base.name], raw[arm.name], label)

@@ -206,12 +206,12 @@ def reliability_text(model: str, column: str, rows: Sequence[Mapping[str, Any]])
     return f"Reliability of {model}, {COLUMNS.get(column, column)}, bin by bin: {points}."
 
 
-def classes_text(rows: Sequence[Mapping[str, Any]]) -> str:
+def classes_text(arm: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """Changes of recall for a screen reader."""
     parts = [
         f"{row['name']}: {percent(row['before'], 1)} to {percent(row['after'], 1)}" for row in rows
     ]
-    return f"Recall without and with smoothing, class by class: {'; '.join(parts)}."
+    return f"Recall without smoothing and with {arm}, class by class: {'; '.join(parts)}."
 
 
 def histogram_text(model: str, column: str, rows: Sequence[Mapping[str, Any]]) -> str:
