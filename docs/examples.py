@@ -7,6 +7,7 @@ Without names, all of them. Those of Keras run on the backend that KERAS_BACKEND
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -26,7 +27,9 @@ def shown(text: str) -> str:
 
 def main() -> None:
     """Run the examples named, one after another; not what needs a launcher of its own."""
-    scripts = [ROOT / "examples" / f"{name}.py" for name in sys.argv[1:]]
+    words = argparse.ArgumentParser("python -m docs.examples", description=main.__doc__)
+    words.add_argument("name", nargs="*", help="such as torch_digits; by default all")
+    scripts = [ROOT / "examples" / f"{name}.py" for name in words.parse_args().name]
     RESULTS.mkdir(exist_ok=True)
     style = RESULTS / ".matplotlibrc"  # text stays text, and the same figure is the same file
     style.write_text("svg.fonttype: none\nsvg.hashsalt: softhot\nfont.size: 9\n")

@@ -9,6 +9,7 @@ the command fails instead. Keras runs in a process of its own for each backend.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -336,9 +337,18 @@ def page() -> str:
     return "\n".join([*head, *sections, boosting])
 
 
-if __name__ == "__main__":
-    if sys.argv[1:]:
-        keras_process(sys.argv[1])
+def main() -> None:
+    """Write docs/parity.md."""
+    words = argparse.ArgumentParser("python -m docs.parity", description=main.__doc__)
+    help = "only print the table of Keras on this backend, as JSON"
+    words.add_argument("backend", nargs="?", choices=BACKENDS, help=help)
+    backend = words.parse_args().backend
+    if backend is not None:
+        keras_process(backend)
     else:
         PAGE.write_text(page())
         print(f"wrote {PAGE.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,12 +1,12 @@
 """What real studies found: docs/results/NAME.json, small, and docs/results.md, a page of them all.
 
-`python -m docs.results RUN NAME COMMAND` writes the one of a run's folder; without arguments the
-page is written. A file holds the command and the settings that make the run again, the verdict,
+`python -m docs.results RUN NAME COMMAND` writes the one of a run's folder; without arguments only
+the page is written. A file holds the command and the settings that make the run again, the verdict,
 each method's chosen setting with its paired differences on test, and means over seeds of every arm.
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 from softhot.studies import Store, compare
@@ -143,11 +143,18 @@ def change(found, factor, digits):
 
 
 def main():
-    if len(sys.argv) > 1:
-        folder, name, *command = sys.argv[1:]
-        content = {"command": " ".join(command), **summary(Store.open(folder))}
+    """Write docs/results.md, and first the file of one run if that is given."""
+    words = argparse.ArgumentParser("python -m docs.results", description=main.__doc__)
+    words.add_argument("run", nargs="?", help="folder of a run")
+    words.add_argument("name", nargs="?", help="of its file in docs/results, without .json")
+    words.add_argument("command", nargs=argparse.REMAINDER, help="that makes the run again")
+    given = words.parse_args()
+    if given.run and not given.command:
+        words.error("a run wants a name, and the command that makes it again")
+    if given.run:
+        content = {"command": " ".join(given.command), **summary(Store.open(given.run))}
         FOLDER.mkdir(exist_ok=True)
-        (FOLDER / f"{name}.json").write_text(json.dumps(content, indent=1) + "\n")
+        (FOLDER / f"{given.name}.json").write_text(json.dumps(content, indent=1) + "\n")
     (FOLDER.parent / "results.md").write_text(page())
 
 

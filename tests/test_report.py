@@ -15,11 +15,8 @@ from report_pages import (
     Tree,
     as_read,
     attributes,
-    hostile_study,
-    judgement_page,
     metric_tables,
     plain,
-    study_page,
     texts,
 )
 from softhot import plots, report
@@ -31,25 +28,7 @@ from softhot.report import examples, harm, words
 from softhot.report.alerts import alerts
 from test_plots import study
 
-
-@pytest.fixture(scope="module")
-def comparison():
-    return study()[0]
-
-
-@pytest.fixture(scope="module")
-def page():
-    return study_page()
-
-
-@pytest.fixture(scope="module")
-def hostile():
-    return judgement_page()
-
-
-@pytest.fixture(scope="module")
-def hostile_methods():
-    return hostile_study()
+pytest_plugins = ["report_pages"]  # its fixtures
 
 
 # --- Numbers -----------------------------------------------------------------------------------

@@ -8,16 +8,14 @@ import pytest
 from report_pages import (
     LIMIT,
     as_read,
-    hostile_study,
-    judgement_page,
     large_page,
-    study_page,
 )
 from softhot import report
 from softhot.report import words
 from softhot.report.linked import ARMS
 from softhot.report.tables import ROWS
-from test_plots import study
+
+pytest_plugins = ["report_pages"]  # its fixtures
 
 BROWSER = "/usr/bin/chromium"
 QUIET = [
@@ -29,26 +27,6 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
-
-
-@pytest.fixture(scope="module")
-def comparison():
-    return study()[0]
-
-
-@pytest.fixture(scope="module")
-def page():
-    return study_page()
-
-
-@pytest.fixture(scope="module")
-def hostile():
-    return judgement_page()
-
-
-@pytest.fixture(scope="module")
-def hostile_methods():
-    return hostile_study()
 
 
 # --- In a browser ------------------------------------------------------------------------------

@@ -18,28 +18,13 @@ from report_pages import (
     LIMIT,
     Tree,
     attributes,
-    hostile_study,
-    judgement_page,
     study_page,
     without_scripts,
 )
 from softhot import report
 from softhot.core.check import InputError
 
-
-@pytest.fixture(scope="module")
-def page():
-    return study_page()
-
-
-@pytest.fixture(scope="module")
-def hostile():
-    return judgement_page()
-
-
-@pytest.fixture(scope="module")
-def hostile_methods():
-    return hostile_study()
+pytest_plugins = ["report_pages"]  # its fixtures
 
 
 # --- One file, same bytes, no foreign markup ---------------------------------------------------

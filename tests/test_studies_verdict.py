@@ -11,15 +11,8 @@ from scipy.stats import nct, t
 from softhot.metrics import METRICS
 from softhot.studies import Estimate
 from softhot.studies.compare import GOAL, ArmSummary
-from softhot.studies.verdict import (
-    JUDGED_BY,
-    WORTH,
-    _certainty,
-    decide,
-    judge,
-    read,
-    seeds_to_settle,
-)
+from softhot.studies.decision import WORTH, decide, read, seeds_to_settle
+from softhot.studies.verdict import JUDGED_BY, _certainty, judge
 
 SPREAD = np.array([-1, -0.5, 0, 0.5, 1, 0.2, -0.2, 0.7, -0.7, 0])
 BASE = {

@@ -16,8 +16,8 @@ import numpy as np
 from softhot.core.check import InputError
 from softhot.metrics import Predictions, ece, ece_debiased
 from softhot.report import words
+from softhot.studies.decision import ADVISED
 from softhot.studies.spec import StudySpec
-from softhot.studies.verdict import ADVISED
 
 if TYPE_CHECKING:
     from softhot.studies.compare import ArmSummary, Comparison

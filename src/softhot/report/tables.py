@@ -13,7 +13,7 @@ import numpy as np
 
 from softhot.metrics import METRICS, Predictions
 from softhot.report import words
-from softhot.studies.verdict import WORTH
+from softhot.studies.decision import WORTH
 
 if TYPE_CHECKING:
     from softhot.studies.compare import ArmSummary, Comparison, Estimate

@@ -22,11 +22,12 @@ from softhot.core.check import InputError, OneOf
 from softhot.core.rule import HARD, Uniform
 from softhot.core.rules import Others
 from softhot.metrics import METRICS, Predictions, score
+from softhot.studies.decision import FEWEST, WORTH
 from softhot.studies.methods import NONE, Arm
 from softhot.studies.methods import method as method_of
 from softhot.studies.spec import StudySpec
 from softhot.studies.store import Record
-from softhot.studies.verdict import FEWEST, WORTH, Verdict, judge
+from softhot.studies.verdict import Verdict, judge
 
 GOAL = OneOf(*sorted(CRITERIA, key=lambda goal: goal != "probabilities"))  # the default first
 JUDGED = {"accuracy": "raw", "nll": "scaled"}  # the two differences that decide
@@ -104,7 +105,7 @@ class Advantage:
             (Holm 1979, "A simple sequentially rejective multiple test procedure"); None below 3
             seeds.
         practical: Probability that the method is better by more than is worth having
-            (:data:`softhot.studies.verdict.WORTH`), from the t-distribution of the mean difference
+            (:data:`softhot.studies.decision.WORTH`), from the t-distribution of the mean difference
             under a flat prior; None below 3 seeds.
     """
 
