@@ -17,7 +17,7 @@ HOSTILE = (
     '</script><script>window.pwned = 1</script><!--<img src="//evil.example/x" onerror="pwned=2">'
     "'\"&amp;{{7*7}}{% raw %}${pwned}`\x00\u202e\ud800𝛼"
 )
-VOID = {"meta", "link", "br", "input", "img"}
+VOID = {"meta", "link", "br", "input", "img", "wbr"}
 IMAGES = np.arange(60 * 64, dtype=np.float32).reshape(60, 1, 8, 8)
 
 

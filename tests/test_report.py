@@ -251,7 +251,9 @@ def test_findings_say_rises_falls_or_neither():
     found, _ = study()
     base, arm = found.arms[0], found.arms[2]
     told = words.curve_finding("confidence", base, arm)
-    assert re.match(r"At alpha = 0\.3, confidence falls from \d+\.\d to \d+\.\d\u00a0% as tr", told)
+    assert re.match(
+        r"At alpha\u00a0=\u00a00\.3, confidence falls from \d+\.\d to \d+\.\d\u00a0% as tr", told
+    )
     assert arm.difference_raw["confidence"].high < 0
     wide = study(seeds=2)[0]
     told = words.curve_finding("accuracy", wide.arms[0], wide.arms[1])

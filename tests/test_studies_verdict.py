@@ -292,7 +292,7 @@ def test_costs_that_are_none_are_not_called_costs():
     assert "The cost" not in text(found)
     assert "expect more mistakes among the rest" in text(found)
     unclear = verdict(arm(0.1, accuracy=0.01, nll=(0.001, 0.1), aurc=(0, 0.1)), LARGER)
-    assert re.search(r"Before scaling, NLL changes by \+0.001 nats \(-0\.\d+ to \+", text(unclear))
+    assert re.search(r"Before scaling, NLL changes by \+0.001 nats \(−0\.\d+ to \+", text(unclear))
     assert "no clear difference in mistakes among the rest" in text(unclear)
 
 

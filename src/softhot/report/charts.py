@@ -43,6 +43,7 @@ CONFIG: Spec = {
     "title": {"anchor": "start", "color": MUTED, "fontSize": 11, "fontWeight": "normal"},
 }
 SPACED = "replace(datum.label, '%', '\u202f%')"
+LABEL = 140  # pixels of the longest name at the end of a line
 ARM = "datum.number === arm"  # the arm that the reader follows, a number of the page's list
 # What a picture that is only looked at does not need: roles for readers, parts never painted.
 _UNSEEN = re.compile(
@@ -260,7 +261,7 @@ def risk_chart(arm: int | None = None) -> Spec:
             tooltip="model:N",
         ),
         labels.transform_filter(f"!({ARM})")
-        .mark_text(align="left", dx=8, fontSize=11, limit=114)
+        .mark_text(align="left", dx=8, fontSize=11, limit=LABEL)
         .encode(x=x, y=y, color=alt.Color(**styled("colour")), text="model:N"),
     ]
     if arm is not None:
@@ -269,13 +270,15 @@ def risk_chart(arm: int | None = None) -> Spec:
             .mark_line(color=ACCENT, strokeWidth=2.6)
             .encode(x=x, y=y, detail="model:N", order="coverage:Q", tooltip="model:N"),
             labels.transform_filter(ARM)
-            .mark_text(align="left", dx=8, fontSize=11, limit=114, color=ACCENT, fontWeight="bold")
+            .mark_text(
+                align="left", dx=8, fontSize=11, limit=LABEL, color=ACCENT, fontWeight="bold"
+            )
             .encode(x=x, y=y, text="model:N"),
         ]
     title = title_of("error among the rows kept, as trained", offset=12)
     chart = alt.layer(*layers).add_params(alt.param(name="arm", value=arm))
-    chart = chart.properties(width=350, height=250, title=title)
-    return finish(chart, left=LEFT, right=124, top=30, bottom=44)
+    chart = chart.properties(width=474 - LABEL, height=250, title=title)
+    return finish(chart, left=LEFT, right=LABEL + 10, top=30, bottom=44)
 
 
 def curve_data(curves: dict[str, Rows]) -> dict[str, Rows]:

@@ -164,8 +164,9 @@ def classes_chart(rows: plots.Rows, count: int, arm: int) -> Spec:
         ),
     ]
     chart = alt.layer(*layers).add_params(alt.param(name="arm", value=arm))
-    chart = chart.properties(width=330, height=max(90, 22 * count))
-    return finish(chart, left=140, right=24, top=12, bottom=44)
+    left = min(140, 20 + 7 * max(len(row["name"]) for row in rows))
+    chart = chart.properties(width=460 - left, height=max(90, 22 * count))
+    return finish(chart, left=left, right=24, top=12, bottom=44)
 
 
 def classes_data(arms: Sequence[Sequence[Mapping[str, Any]]]) -> dict[str, plots.Rows]:

@@ -127,7 +127,7 @@ def alpha(arm: ArmSummary) -> str:
     """The arm in a sentence: "no smoothing", "alpha = 0.1", or the name of another method's."""
     if arm.alpha is None:
         return arm.name
-    return f"alpha = {arm.alpha}" if arm.alpha else "no smoothing"
+    return f"alpha\u00a0=\u00a0{arm.alpha}" if arm.alpha else "no smoothing"
 
 
 def joined(parts: Sequence[str]) -> str:

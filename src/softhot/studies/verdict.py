@@ -357,7 +357,8 @@ def _numbers(values: Sequence[float], digits: int, sign: bool) -> list[str]:
     for decimals in range(digits, digits + 4):
         if all(round(value, decimals) for value in values if value):
             break
-    return [f"{round(value, decimals) + 0.0:{'+' if sign else ''}.{decimals}f}" for value in values]
+    told = [f"{round(value, decimals) + 0.0:{'+' if sign else ''}.{decimals}f}" for value in values]
+    return [number.replace("-", "−") for number in told]
 
 
 def _direction(difference: Estimate) -> int:
