@@ -32,6 +32,7 @@ def main() -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport=SIZE)
+        page.set_default_timeout(300_000)  # milliseconds; a busy machine takes its time
         page.goto((Path(folder).resolve() / "report.html").as_uri())
         page.wait_for_selector(".vega-embed, svg.marks")
         page.wait_for_timeout(1000)
