@@ -31,3 +31,34 @@ backend = pytest.fixture(_active, params=BACKENDS, ids=str, name="backend")
 EAGER = [b for b in BACKENDS if b.library != "jax"]
 eager = pytest.fixture(_active, params=EAGER, ids=str, name="eager")
 double = pytest.fixture(_active, params=DOUBLE, ids=str, name="double")
+
+
+# Pages of the report, made once for all its tests; what they need is heavy to import.
+
+
+@pytest.fixture(scope="session")
+def comparison():
+    from test_plots import study
+
+    return study()[0]
+
+
+@pytest.fixture(scope="session")
+def page():
+    from report_pages import study_page
+
+    return study_page()
+
+
+@pytest.fixture(scope="session")
+def hostile():
+    from report_pages import judgement_page
+
+    return judgement_page()
+
+
+@pytest.fixture(scope="session")
+def hostile_methods():
+    from report_pages import hostile_study
+
+    return hostile_study()

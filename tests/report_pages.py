@@ -1,10 +1,9 @@
-"""Pages for the tests of the report, as a plugin of pytest, and how a test reads them."""
+"""Pages for the tests of the report, and how a test reads them."""
 
 import re
 from html.parser import HTMLParser
 
 import numpy as np
-import pytest
 
 from softhot import report
 from softhot.calibration import apply_temperature
@@ -80,26 +79,6 @@ def judgement_page():
         command=HOSTILE,
         versions={HOSTILE: HOSTILE},
     )
-
-
-@pytest.fixture(scope="session")
-def comparison():
-    return study()[0]
-
-
-@pytest.fixture(scope="session")
-def page():
-    return study_page()
-
-
-@pytest.fixture(scope="session")
-def hostile():
-    return judgement_page()
-
-
-@pytest.fixture(scope="session")
-def hostile_methods():
-    return hostile_study()
 
 
 class Tree(HTMLParser):

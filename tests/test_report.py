@@ -28,9 +28,6 @@ from softhot.report import examples, harm, words
 from softhot.report.alerts import alerts
 from test_plots import study
 
-pytest_plugins = ["report_pages"]  # its fixtures
-
-
 # --- Numbers -----------------------------------------------------------------------------------
 
 

@@ -15,8 +15,6 @@ from softhot.report import words
 from softhot.report.linked import ARMS
 from softhot.report.tables import ROWS
 
-pytest_plugins = ["report_pages"]  # its fixtures
-
 BROWSER = "/usr/bin/chromium"
 QUIET = [
     "--no-sandbox",

@@ -24,9 +24,6 @@ from report_pages import (
 from softhot import report
 from softhot.core.check import InputError
 
-pytest_plugins = ["report_pages"]  # its fixtures
-
-
 # --- One file, same bytes, no foreign markup ---------------------------------------------------
 
 
