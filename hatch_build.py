@@ -23,7 +23,8 @@ except ModuleNotFoundError:  # run as a script
     BuildHookInterface = object  # type: ignore[assignment, misc]
 
 FOLDER = Path(__file__).parent / "src" / "softhot" / "kernels"
-SOURCE, HEADER, LIBRARY = FOLDER / "native.cpp", FOLDER / "simd.h", FOLDER / "_native.so"
+SOURCES = [FOLDER / name for name in ("native.cpp", "simd.h", "xla.h")]  # one and what it includes
+LIBRARY = FOLDER / "_native.so"
 COMPILERS = ("c++", "g++", "clang++")
 FLAGS = ("-O3", "-std=c++17", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti")
 # Results must not depend on what the compiler merges; nothing here looks at errno or traps.
@@ -52,11 +53,11 @@ def build(library: Path = LIBRARY, extra: Sequence[str] = (), compiler: str | No
         objects = []
         for name, flags in sets.items():
             objects.append(f"{folder}/{name}.o")
-            symbols = [f"-DSOFTHOT_ENTRY=softhot_{name}"]
+            symbols = [f"-DSOFTHOT_ENTRY=softhot_{name}", f"-DSOFTHOT_XLA=softhot_xla_{name}"]
             if name == "baseline":
                 symbols.append(f"-DSOFTHOT_VERSION={version()}")
             command = [compiler, *FLAGS, *ARITHMETIC, *flags, *symbols, *extra]
-            said = _run([*command, "-c", str(SOURCE), "-o", objects[-1]])
+            said = _run([*command, "-c", str(SOURCES[0]), "-o", objects[-1]])
             if said:
                 return said
         linked = f"{folder}/{library.name}"
@@ -69,7 +70,7 @@ def build(library: Path = LIBRARY, extra: Sequence[str] = (), compiler: str | No
 
 def version() -> int:
     """The number by which a library knows the sources it was made from."""
-    return zlib.crc32(SOURCE.read_bytes() + HEADER.read_bytes()) & 0x7FFFFFFF
+    return zlib.crc32(b"".join(source.read_bytes() for source in SOURCES)) & 0x7FFFFFFF
 
 
 def _run(command: Sequence[str]) -> str:

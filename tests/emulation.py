@@ -57,7 +57,7 @@ def _process() -> subprocess.Popen:
     spec.loader.exec_module(build)
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "emulated"
-        sources = [str(build.SOURCE), str(Path(__file__).with_name("emulated.cpp"))]
+        sources = [str(build.SOURCES[0]), str(Path(__file__).with_name("emulated.cpp"))]
         flags = [*build.FLAGS, *build.ARITHMETIC, "-DSOFTHOT_ENTRY=softhot_baseline", "-static"]
         subprocess.run([COMPILER, *flags, *sources, "-o", str(program)], check=True)
         process = subprocess.Popen(

@@ -15,7 +15,7 @@ from backends import Backend
 from batches import K, run
 from cases import BINARY, CASES, OPTIONS, batch_with, can_combine
 from softhot import Bernoulli, Focal, InputError, MaxSup, PerSample, Prior, Uniform
-from softhot.jax import _Fused, _gap, _gap_by_product, binary_cross_entropy, cross_entropy
+from softhot.jax import binary_cross_entropy, cross_entropy
 
 case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 DOUBLE = Backend("jax", "float64")
@@ -58,48 +58,12 @@ def test_every_rule_is_the_reference(case, x64):
             agree(case, names, DOUBLE, 1e-13)
 
 
-IDS = {"labels": np.zeros(1, int)}
-FUSED = [c for c in CASES if _Fused.fits(c.rule, np.zeros((1, K)), IDS, "sample")]
-
-
-@pytest.mark.parametrize("case", FUSED, ids=lambda case: case.name)
-def test_the_fused_form_is_the_reference_with_every_option(case, x64):
-    turn = FUSED.index(case) % 2  # compiling is slow
-    batches = {"-".join(names): batch_with(case, names) for names in SINGLES[turn::2]}
-    given = {name: batch.arguments(DOUBLE) for name, batch in batches.items()}
-
-    def everything(arrays):
-        results = {}
-        for name, batch in batches.items():
-            options = {"reduction": batch.reduction, "weighting": batch.weighting}
-            options |= {"ignore_index": batch.ignore_index, "rule": case.rule}
-            results[name] = with_gradient(**arrays[name], **given[name][1], **options)
-        return results
-
-    results = jax.jit(everything)({name: arrays for name, (arrays, _) in given.items()})
-    for name, batch in batches.items():
-        loss, gradient = (batch.back(np.asarray(part)) for part in results[name])
-        expected, slope = run(case.rule, batch)
-        np.testing.assert_allclose(loss, expected, rtol=1e-13, atol=1e-13, err_msg=name)
-        np.testing.assert_allclose(gradient, slope, rtol=1e-13, atol=1e-13, err_msg=name)
-
-
-def test_what_accelerators_run_is_what_cpus_run(x64):
-    z = jnp.asarray(np.random.default_rng(0).normal(size=(6, K)))
-    true = z[:, :1]
-    for shift in (0, 1e6):  # beside it the gaps are small, and a mean would lose their digits
-        for logits in (z, z.at[2, 3].set(-jnp.inf)):
-            arguments = logits + shift, true + shift
-            for here, there in zip(_gap_by_product(*arguments), _gap(*arguments), strict=True):
-                np.testing.assert_allclose(here, there, rtol=1e-14, atol=1e-14)
-
-
 def turns():
-    """Compiling is slow: each rule meets one option here, or two; all meet theirs above."""
+    """Compiling is slow: each rule meets one option here, or two; test_jax_native has the rest."""
     for i, c in enumerate(CASES):
         # Rounded to bfloat16, the rows of a prior no longer sum to 1.
         half = "float32" if "prior" in (c.batch or {}) else "bfloat16"
-        for j, dtype in enumerate((half,) if c in FUSED else (half, "float64")):
+        for j, dtype in enumerate((half, "float64")):
             names = SINGLES[(i + 4 * j) % len(SINGLES)]
             names = names if can_combine(c, names) else []
             yield pytest.param(c, names, dtype, id=f"{c.name}-{'-'.join(names)}-{dtype}")

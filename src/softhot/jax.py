@@ -1,7 +1,8 @@
 """JAX: losses as pure functions in the manner of optax, for any rule.
 
 They return one loss a row and leave the mean to the caller; ``jit``, ``vmap``, ``grad``, ``jvp``,
-``hessian`` and ``checkpoint`` go through them.
+``hessian`` and ``checkpoint`` go through them. On a CPU the compiled program calls softhot's native
+kernel, as :mod:`softhot.kernels.xla` says.
 
 >>> import jax, jax.numpy as jnp, softhot
 >>> from softhot.jax import cross_entropy
@@ -16,7 +17,7 @@ Array([[-0.3,  0.1,  0.1,  0.1],
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 try:
@@ -30,11 +31,15 @@ from jax import Array, lax
 from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 
-from softhot.core.array import as_arrays, is_concrete, one_hot, take_class, to_numpy
+from softhot.core.array import accumulator, as_arrays, to_numpy
 from softhot.core.binary import BinaryRule, binary_cross_entropy_and_gradient
 from softhot.core.losses import Batch
-from softhot.core.rule import Base, Rule
+from softhot.core.rule import Rule
 from softhot.core.shapes import check_axis
+
+xla: Any = None
+if hasattr(lax, "pcast"):  # JAX from 0.8 on: before, operations of one's own are others
+    from softhot.kernels import xla
 
 
 def cross_entropy(
@@ -76,7 +81,8 @@ def cross_entropy(
         reduction: ``"none"`` as in optax, ``"sum"``, or ``"mean"`` over the rows that count.
         validate: look at values. Values that are traced cannot be looked at, so under ``jit`` no
             error can be raised: **a row whose label or alpha would raise has loss and gradient
-            NaN**; optax takes -1 for the last class. Shapes, dtypes and rules always raise.
+            NaN**; optax takes -1 for the last class. Shapes, dtypes and rules always raise. Without
+            it a label out of range is NaN, another class's loss or an error of the program's run.
 
     Returns:
         ``(...)`` or a scalar: float64 for float64 logits, float32 for everything narrower. It can
@@ -92,7 +98,7 @@ def cross_entropy(
     """
     given = {"labels": labels, "where": where, "allowed": allowed, "weight": weight}
     arrays = _arrays(logits=logits, **given, alpha=alpha, prior=prior)
-    logits = _wide(arrays.pop("logits"))
+    logits = arrays.pop("logits")
     mask, alpha = arrays.get("where"), arrays.get("alpha")
     if mask is not None and mask.ndim == logits.ndim:
         arrays["allowed"] = mask & arrays.get("allowed", True)
@@ -102,8 +108,11 @@ def cross_entropy(
         arrays["alpha"] = jnp.full(logits.shape[:place] + logits.shape[place + 1 :], alpha)
     options: dict[str, Any] = {"axis": axis, "ignore_index": ignore_index, "weighting": weighting}
     options |= {"smooth_again": smooth_again, "reduction": reduction, "validate": validate}
+    if _Rows.fits(rule, logits, arrays, weighting):
+        logits = logits if logits.dtype.itemsize > 1 else _wide(logits)
+        return _Rows(logits, arrays.pop("labels"), rule, **arrays, **options).loss
     call = partial(_cross_entropy, rule=rule, **options)
-    return _differentiable(call, axis if reduction == "none" else None, logits, arrays)
+    return _differentiable(call, axis if reduction == "none" else None, _wide(logits), arrays)
 
 
 def binary_cross_entropy(
@@ -166,9 +175,8 @@ def _derivative(call: Callable, over: Any, primals: tuple, tangents: tuple) -> t
 def _cross_entropy(
     logits: Array, arrays: dict[str, Any], *, rule: Rule, **options: Any
 ) -> tuple[Array, Array]:
-    fused = not is_concrete(logits) and _Fused.fits(rule, logits, arrays, options["weighting"])
     labels, arrays = arrays["labels"], {n: a for n, a in arrays.items() if n != "labels"}
-    batch = (_Fused if fused else Batch)(logits, labels, rule, **arrays, **options)
+    batch = Batch(logits, labels, rule, **arrays, **options)
     return batch.loss, batch.gradient
 
 
@@ -179,78 +187,34 @@ def _binary_cross_entropy(
     return binary_cross_entropy_and_gradient(logits, labels, rule, **arrays, **options)
 
 
-class _Fused(Batch):
-    r"""Uniform smoothing of class ids, in the form that XLA compiles to the fewest passes.
-
-    .. math:: L = \mathrm{lse}(z) - z_y - \alpha\,\mathrm{mean}(z - z_y)
-
-    On CPUs, XLA fuses a reduction with the arithmetic before it, but not with a comparison, and
-    writes out what two reductions share. So each statistic reads the logits themselves, the mean
-    is a matrix product, which is their fastest reader, and is taken again, with care, only if it
-    shows -inf or has lost digits. Accelerators fuse everything, and branch badly.
-    """
+class _Rows(Batch):
+    """Class ids under a rule that :mod:`softhot.kernels.xla` takes: it differentiates itself."""
 
     @staticmethod
-    def fits(rule: Any, logits: Array, arrays: dict[str, Array], weighting: str) -> bool:
-        if not isinstance(rule, Rule) or rule.penalties or "allowed" in arrays:
-            return False
-        plain = rule.base.PRIOR == "uniform" and type(rule.base).terms is Base.terms
-        return plain and arrays["labels"].ndim < logits.ndim and weighting == "sample"
+    def fits(rule: Any, logits: Array, arrays: dict[str, Array], weighting: Any) -> bool:
+        ids = arrays["labels"].ndim < logits.ndim and weighting == "sample"
+        return xla is not None and ids and "allowed" not in arrays and xla.takes(rule)
 
-    @cached_property
-    def statistics(self) -> tuple[Array, ...]:
-        """Of every row: ``z - max z``, the sum of its exponentials, and the label's part of it."""
-        z = self.logits
-        peak = jnp.max(z, axis=-1, keepdims=True)
-        true = take_class(jnp, z, self.target.labels)
-        return z - peak, jnp.sum(jnp.exp(z - peak), axis=-1), true - peak[..., 0]
-
-    @cached_property
-    def gap(self) -> tuple[Array, Array]:
-        """Of every row: the mean of ``z - z_y``, and the number of classes in it."""
-        true = take_class(jnp, self.logits, self.target.labels)[..., None]
-        return lax.platform_dependent(self.logits, true, cpu=_gap_by_product, default=_gap)
+    def __init__(self, logits: Array, labels: Array, rule: Rule, **options: Any) -> None:
+        super().__init__(logits, labels, rule, **options)
+        self.given = jnp.moveaxis(logits, self.axis, -1)
 
     @property
     def value(self) -> Array:
-        _, total, true = self.statistics
-        hard = jnp.log(total) - true
-        return hard if self.is_hard else hard - self.alpha * self.gap[0]
-
-    @property
-    def slope(self) -> Array:
-        shifted, total, _ = self.statistics
-        label = one_hot(jnp, self.target.labels, shifted.shape[-1], bool)
-        wrong: Any = 0.0
-        if not self.is_hard:
-            wrong = jnp.where(shifted > -jnp.inf, (self.alpha / self.gap[1])[..., None], 0)
-        right = jnp.asarray(1 - self.alpha)[..., None]
-        return jnp.exp(shifted) / total[..., None] - wrong - jnp.where(label, right, 0)
-
-    @property
-    def alpha(self) -> Array:
-        return jnp.asarray(self.target.alpha, self.logits.dtype)
-
-    @property
-    def is_hard(self) -> bool:
-        return isinstance(self.target.alpha, float) and self.target.alpha == 0
-
-
-def _gap(z: Array, true: Array) -> tuple[Array, Array]:
-    """The mean of ``z - z_y`` over the classes that are not -inf, and how many those are."""
-    finite = z > -jnp.inf
-    count = jnp.sum(finite, axis=-1, dtype=z.dtype)
-    return jnp.sum(jnp.where(finite, z - true, 0), axis=-1) / count, count
-
-
-def _gap_by_product(z: Array, true: Array) -> tuple[Array, Array]:
-    k = z.shape[-1]
-    mean = jnp.matmul(z, jnp.ones(k, z.dtype), precision=lax.Precision.HIGHEST) / k
-    gap = mean - true[..., 0]
-    size = jnp.abs(gap)
-    exact = (jnp.abs(mean) <= 8 * jnp.maximum(size, 1)) & (size < jnp.inf)
-    count = jnp.full_like(gap, k)
-    return lax.cond(jnp.all(exact), lambda z, true: (gap, count), _gap, z, true)
+        z, labels = self.given, self.target.labels
+        if self.counted is not None:
+            labels = jnp.where(self.counted, labels, xla.NOT_COUNTED)
+        dtype = accumulator(jnp, z)
+        # The gradient will be asked for in these factors: those of the mean, unless it is a sum.
+        expected = jnp.ones(labels.shape, dtype)
+        if self.reduction != "sum":
+            expected = expected / self.normalizer
+        if self.factor is not None:
+            expected = expected * self.factor
+        if self.counted is not None:
+            expected = jnp.where(self.counted, expected, 0)
+        alpha = jnp.asarray(self.target.alpha, dtype)
+        return xla.losses(self.rule, z, labels, alpha, expected)
 
 
 def _arrays(**given: ArrayLike | None) -> dict[str, Array]:

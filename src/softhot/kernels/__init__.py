@@ -6,6 +6,7 @@ they take coefficients on the statistics of a row (:mod:`softhot.core.row`) and 
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from softhot.core.rule import Base, Rule
@@ -20,10 +21,11 @@ class Choice:
     Attributes:
         name: ``"triton"`` (:mod:`softhot.kernels.triton`: on a GPU, one pass over the logits each
             way), ``"native"`` (:mod:`softhot.kernels.native`: compiled code, one pass over the
-            logits), ``"chunked"`` (:mod:`softhot.kernels.chunked`: closed-form gradient, rows in
-            blocks that fit the cache), ``"compiled"`` (:mod:`softhot.kernels.compiled`: one
-            expression for a compiler to fuse) or ``"core"`` (the reference: with its closed-form
-            gradient, or differentiated by whoever has to see the operations).
+            logits; JAX's way to it is :mod:`softhot.kernels.xla`), ``"chunked"``
+            (:mod:`softhot.kernels.chunked`: closed-form gradient, rows in blocks that fit the
+            cache), ``"compiled"`` (:mod:`softhot.kernels.compiled`: one expression for a compiler
+            to fuse) or ``"core"`` (the reference: with its closed-form gradient, or differentiated
+            by whoever has to see the operations).
         reason: why, for people.
     """
 
@@ -103,12 +105,19 @@ def ways() -> dict[str, str]:
         "triton": f"{on_gpu} (CUDA; rows of float32, bfloat16 or float16, class ids, any rule "
         "whose prior is known and whose penalties are linear or a z-loss)",
         "native": f"{native} (CPU; rows of float32, bfloat16 or float16, class ids, any rule whose "
-        "prior is known and whose penalties are linear; PyTorch and NumPy)",
+        "prior is known and whose penalties are linear; PyTorch, NumPy, and JAX from 0.8 on if the "
+        f"prior is uniform{_refused_by_xla()})",
         "chunked": "plain PyTorch, rows in blocks that fit the cache (any device; class ids, "
         "uniform prior)",
         "compiled": "one expression for torch.compile to fuse (class ids, uniform prior)",
         "core": "everything else, and what all of them are held to",
     }
+
+
+def _refused_by_xla() -> str:
+    xla = sys.modules.get("softhot.kernels.xla")  # what nobody uses is not loaded to be asked
+    name, why = xla.target() if xla and library().entry else ("", "")
+    return f"; JAX here: not used, {why}" if name is None else ""
 
 
 def explain() -> str:

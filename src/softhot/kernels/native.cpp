@@ -24,7 +24,15 @@ namespace {
 
 enum { FLOAT32, BFLOAT16, FLOAT16 };
 enum { NONE, SUM, MEAN };
-enum { HAS_IGNORE = 1, PRIOR_BY_CLASS = 2, PRIOR_BY_ROW = 4, WEIGHT_BY_CLASS = 8, NO_MASKED = 16, LENIENT = 32 };
+enum {
+  HAS_IGNORE = 1,
+  PRIOR_BY_CLASS = 2,
+  PRIOR_BY_ROW = 4,
+  WEIGHT_BY_CLASS = 8,
+  NO_MASKED = 16,
+  LENIENT = 32,
+  INT32_LABELS = 64
+};
 enum { DONE, BAD_LABEL, BAD_LOGIT, UNSUPPORTED, NO_MEMORY };
 
 typedef void (*Parallel)(void (*)(void*), void*, unsigned, unsigned);
@@ -34,7 +42,7 @@ struct Call {
   void* gradient;          // (n, k) contiguous, may be the logits; null: the loss only
   float* loss;             // (n) for NONE, else one
   double* normalizer;      // of MEAN: what the loss was divided by; or null
-  const int64_t* labels;   // (n)
+  const void* labels;      // (n) int64, or int32 for INT32_LABELS
   const uint8_t* counted;  // (n) or null: whether a row counts
   const float* alpha;      // (n) or null: share
   const float* prior;      // (k), or rows of k by class or by row; null: uniform
@@ -45,6 +53,10 @@ struct Call {
   double share;                         // of the target that goes to the prior
   double lse, mean, largest, expected;  // what penalties add to the coefficients
   int32_t dtype, reduction, threads, flags;
+
+  int64_t label(int64_t row) const {
+    return flags & INT32_LABELS ? ((const int32_t*)labels)[row] : ((const int64_t*)labels)[row];
+  }
 };
 
 // Rows up to SEGMENT are taken W at a time; a longer one is cut into segments that are about as long,
@@ -268,15 +280,18 @@ struct Worker {
   Prior prior_of(int64_t row) const {
     Prior p = {call.prior, call.flags & WEIGHT_BY_CLASS ? call.weight : 0};
     if (p.u && call.flags & PRIOR_BY_ROW) p.u += row * k;
-    if (p.u && call.flags & PRIOR_BY_CLASS) p.u += call.labels[row] * k;
+    if (p.u && call.flags & PRIOR_BY_CLASS) p.u += call.label(row) * k;
     return p;
   }
 
   // What is known of rows before their logits are looked at.
   int read_rows(int64_t row, int rows) {
-    const int64_t* y = call.labels + row;
+    const int64_t* y = (const int64_t*)call.labels + row;
     int64_t part[W] = {};
-    if (rows < W) y = (const int64_t*)memcpy(part, y, rows * sizeof *y);
+    if (rows < W || call.flags & INT32_LABELS) {
+      for (int r = 0; r < rows; r++) part[r] = call.label(row + r);
+      y = part;
+    }
     const Longs whole = read<Longs>(y);
     const Ints low = __builtin_convertvector(whole, Ints), high = __builtin_convertvector(whole >> 32, Ints);
     Ints counts = lanes_of(first(rows));
@@ -661,7 +676,7 @@ void work(void* job) {
 // Whether a label of a row that counts is out of range, before the logits are overwritten.
 bool bad_label(const Call& call) {
   for (int64_t i = 0; i < call.n; i++) {
-    const int64_t y = call.labels[i];
+    const int64_t y = call.label(i);
     const bool counts = !(call.flags & HAS_IGNORE && y == call.ignore) && (!call.counted || call.counted[i]);
     if (counts && (uint64_t)y >= (uint64_t)call.k) return true;
   }
@@ -674,12 +689,12 @@ double normalizer(const Call& call) {
   const bool ignores = call.flags & HAS_IGNORE;
   if (!call.weight && !call.counted) {
     int64_t rows = call.n;
-    for (int64_t i = 0; ignores && i < call.n; i++) rows -= call.labels[i] == call.ignore;
+    for (int64_t i = 0; ignores && i < call.n; i++) rows -= call.label(i) == call.ignore;
     return rows ? (double)rows : 1;
   }
   double sum = 0;
   for (int64_t i = 0; i < call.n; i++) {
-    const int64_t y = call.labels[i];
+    const int64_t y = call.label(i);
     if ((ignores && y == call.ignore) || (call.counted && !call.counted[i])) continue;
     sum += !call.weight ? 1 : (uint64_t)y < (uint64_t)call.k ? call.weight[y] : 0;
   }
@@ -725,6 +740,14 @@ int run(const Call& call) {
 extern "C" __attribute__((visibility("default"))) int SOFTHOT_ENTRY(const void* call) {
   return run(*(const Call*)call);
 }
+
+#if defined(SOFTHOT_XLA)
+#include "xla.h"
+
+extern "C" __attribute__((visibility("default"))) void* SOFTHOT_XLA(void* frame) {
+  return xla::handle((xla::Frame*)frame);
+}
+#endif
 
 #if defined(SOFTHOT_VERSION)
 extern "C" __attribute__((visibility("default"))) int softhot_version() { return SOFTHOT_VERSION; }

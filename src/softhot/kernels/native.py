@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ CALL = struct.Struct("@11P4q5d4i")
 DTYPES = {"float32": 0, "bfloat16": 1, "float16": 2}
 REDUCTIONS = {"none": 0, "sum": 1, "mean": 2}
 HAS_IGNORE, PRIOR_BY_CLASS, PRIOR_BY_ROW, WEIGHT_BY_CLASS, NO_MASKED, LENIENT = 1, 2, 4, 8, 16, 32
+INT32_LABELS = 64
 # A thread is worth waking for this many logits.
 LOGITS_A_THREAD = 2**15
 
@@ -44,10 +46,12 @@ class Library:
     Attributes:
         entry: the compiled function, or None.
         reason: for people: what runs, or what is missing.
+        handler: the same function as XLA calls it, for :mod:`softhot.kernels.xla`.
     """
 
     entry: Entry | None
     reason: str
+    handler: Any = None
 
 
 @cache
@@ -67,7 +71,8 @@ def library() -> Library:
     wrong = _self_check(entries[name])
     if wrong:
         return Library(None, f"its {name} code is wrong on this machine: {wrong}")
-    return Library(entries[name], f"runs its {name} code")
+    handler = getattr(ctypes.CDLL(str(LIBRARY)), f"softhot_xla_{name}")
+    return Library(entries[name], f"runs its {name} code", handler)
 
 
 def load(path: Path) -> dict[str, Entry]:
@@ -79,7 +84,7 @@ def load(path: Path) -> dict[str, Entry]:
         found = loaded.softhot_version()
     except (OSError, AttributeError) as error:
         raise OSError(f"{path.name} cannot be loaded: {error}") from error
-    if found != _source_version():
+    if found != source_version():
         raise OSError(f"{path.name} was made from other sources: run hatch_build.py")
     entries = {}
     for name in INSTRUCTION_SETS:
@@ -90,9 +95,10 @@ def load(path: Path) -> dict[str, Entry]:
     return entries
 
 
-def _source_version() -> int:
-    sources = (FOLDER / "native.cpp").read_bytes() + (FOLDER / "simd.h").read_bytes()
-    return zlib.crc32(sources) & 0x7FFFFFFF
+def source_version() -> int:
+    """The number by which a library knows the sources it was made from."""
+    sources = [(FOLDER / name).read_bytes() for name in ("native.cpp", "simd.h", "xla.h")]
+    return zlib.crc32(b"".join(sources)) & 0x7FFFFFFF
 
 
 # -------------------------------------------------------------------------------- rules
