@@ -200,12 +200,17 @@ def _bind(operation: Primitive, *arrays: Array, rule: Rule) -> Any:
 
 def _varying_alike(arrays: tuple[Array, ...]) -> list[Array]:
     """In a ``shard_map``, all as different from device to device as any of them."""
-    axes: list[frozenset] = [getattr(jax.typeof(array), "vma", frozenset()) for array in arrays]
+    axes = [_varying(jax.typeof(array)) for array in arrays]
     missing = [tuple(frozenset().union(*axes) - own) for own in axes]
     return [
         lax.pcast(array, more, to="varying") if more else array
         for array, more in zip(arrays, missing, strict=True)
     ]
+
+
+def _varying(kind: Any) -> frozenset:
+    """The axes of the mesh along which it varies: under ``vma`` up to JAX 0.9."""
+    return kind.mat.varying if hasattr(kind, "mat") else getattr(kind, "vma", frozenset())
 
 
 def _batch(operation: Primitive, arrays: Any, axes: Any, *, rule: Rule) -> tuple[Any, Any]:
