@@ -1,6 +1,7 @@
 """The native kernel under JAX: taken where it should be, and the reference in everything."""
 
 import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -414,6 +415,15 @@ def test_without_the_kernel_xla_does_it(monkeypatch):
 
 
 # ------------------------------------------------------------------------------ the foreign side
+
+
+@needs_kernel
+@pytest.mark.skipif(not shutil.which("nm"), reason="nm is not installed")
+def test_no_function_is_shared_between_instruction_sets():
+    """A linker keeps one of several weak ones, and AVX-512 would run what is for any processor."""
+    listed = subprocess.run(["nm", str(native.LIBRARY)], capture_output=True, text=True, check=True)
+    weak = [line for line in listed.stdout.splitlines() if " W " in line or " u " in line]
+    assert not [line for line in weak if "xla" in line or "softhot" in line]
 
 
 @needs_kernel

@@ -426,7 +426,7 @@ def test_why_it_is_not_there(monkeypatch, tmp_path):
     if COMPILER:
         monkeypatch.undo()
         assert "avx512, " in reason(monkeypatch, "sse") or "baseline" in reason(monkeypatch, "sse")
-        monkeypatch.setattr(native, "_source_version", lambda: 0)
+        monkeypatch.setattr(native, "source_version", lambda: 0)
         assert "other sources" in reason(monkeypatch)
 
 
