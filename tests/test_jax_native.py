@@ -26,6 +26,7 @@ from softhot import (
     PerSample,
     Prior,
     Uniform,
+    kernels,
 )
 from softhot.jax import cross_entropy
 from softhot.kernels import native, xla
@@ -468,3 +469,9 @@ def test_a_kernel_that_xla_refuses_is_not_used(monkeypatch):
     name, reason = xla.target.__wrapped__()
     assert name is None
     assert "version 9" in reason or not BUILT
+
+
+def test_explain_says_that_xla_refuses_it(monkeypatch):
+    assert "JAX here: not used" not in kernels.explain()
+    monkeypatch.setattr(xla, "target", lambda: (None, "version 9"))
+    assert ("JAX here: not used, version 9" in kernels.explain()) == BUILT

@@ -134,10 +134,9 @@ def _along(
 
 
 def _counted(z: Array, labels: Array) -> tuple[Array, Array, Array]:
-    """Wide logits and labels with zeros where a row does not count, and which rows do."""
+    """Wide logits, labels with 0 where a row does not count, and which rows do."""
     counted = labels >= 0
-    z = jnp.where(counted[..., None], z.astype(accumulator(jnp, z)), 0)
-    return z, jnp.where(counted, labels, 0), counted
+    return z.astype(accumulator(jnp, z)), jnp.where(counted, labels, 0), counted
 
 
 def _row(z: Array, labels: Array, alpha: Array, rule: Rule) -> Row:
@@ -264,7 +263,9 @@ def _derivative_of_linear(
     if moving:
 
         def by_text(some: dict[int, Array]) -> Array:
-            return text(some.get(0, z), labels, some.get(2, alpha), last, rule=rule)
+            # What a row that does not count holds, NaN too, must not meet a slope of 0.
+            rows = jnp.where((labels >= 0)[..., None], some.get(0, z), 0)
+            return text(rows, labels, some.get(2, alpha), last, rule=rule)
 
         parts.append(jax.jvp(by_text, ({i: primals[i] for i in moving},), (moving,))[1])
     return value, sum(parts[1:], parts[0]) if parts else _no_tangent(value)
