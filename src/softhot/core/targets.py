@@ -370,7 +370,8 @@ def _alpha(
                 base.RANGES["alpha"].check("alpha", float(to_numpy(extreme(seen))))
         elif not is_concrete(given):  # nobody can raise: NaN says so
             inside = base.RANGES["alpha"].holds(given)  # type: ignore[union-attr]  # alpha has an Interval
-            given = xp.where(inside, given, xp.full_like(given, xp.nan))
+            # A product, so that its derivative is NaN too.
+            given = given * xp.where(inside, xp.ones_like(given), xp.full_like(given, xp.nan))
         return given if counted is None else xp.where(counted, given, xp.zeros_like(given)), False
     if given is not None:
         hint = f"It is given twice: write {name}(PerSample()) to pass it with the batch."
