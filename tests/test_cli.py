@@ -368,6 +368,29 @@ def test_the_core_alone_says_what_the_command_lacks():
     assert "cyclopts is missing: pip install 'softhot[study]'" in done.stderr
 
 
+def in_a_process(*arguments, **options):
+    """The command in a process of its own, with its standard output as given."""
+    command = [sys.executable, "-m", "softhot.cli", *arguments]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False, **options)
+
+
+@pytest.mark.parametrize("command", [["explain"], ["datasets", "--json"], ["judge", "--help"]])
+def test_a_pipe_that_nobody_reads_is_no_error(command):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = in_a_process(*command, stdout=writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_what_a_terminal_cannot_show_ends_no_command():
+    done = in_a_process(
+        "explain", stdout=subprocess.PIPE, env={**os.environ, "PYTHONIOENCODING": "ascii"}
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\\u2013" in done.stdout  # the dash of a convention that has no exact equivalent
+
+
 def test_help_shows_an_example_of_every_command(capsys):
     for command in ("study", "report", "status", "judge", "explain", "datasets"):
         code, out, _ = run(capsys, command, "--help")

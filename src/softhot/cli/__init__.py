@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import signal
@@ -37,6 +38,10 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever read the output has seen enough, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # Rich has seen to the output itself
+            return BROKEN_PIPE
+        raise
     except OSError as error:  # a file or a folder may refuse at any time
         say(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         return BAD_INPUT
@@ -90,6 +95,9 @@ def _run(arguments: list[str] | None) -> int:
 
     from softhot.cli.commands import app
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a minus sign that Latin-1 lacks ends no command
+            stream.reconfigure(errors="backslashreplace")
     options: dict[str, Any] = {"exit_on_error": False, "print_error": False}
     with warnings.catch_warnings():
         warnings.simplefilter("always", SofthotWarning)

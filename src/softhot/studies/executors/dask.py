@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -33,7 +34,9 @@ def start(place: str, jobs: int | None) -> Iterator[Map]:
         quiet.setLevel(logging.CRITICAL)  # it tells at length what ends well
         if place == "local":
             workers = processors() if jobs is None else jobs
-            with children_deaf_to_interrupts():  # so is the thread that starts workers, also later
+            # So is the thread that starts workers, also later. Dask warns of ports that are taken.
+            with children_deaf_to_interrupts(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
                 cluster: Any = stack.enter_context(
                     LocalCluster(
                         n_workers=workers,
