@@ -391,6 +391,29 @@ def test_what_a_terminal_cannot_show_ends_no_command():
     assert "\\u2013" in done.stdout  # the dash of a convention that has no exact equivalent
 
 
+def test_an_interrupt_that_somebody_swallowed_may_be_repeated(capsys, monkeypatch):
+    monkeypatch.setattr(cli, "PATIENCE", 0.05)
+    before, caught = signal.getsignal(signal.SIGINT), []
+
+    def deaf(_):
+        for pause in (0, 0.1):
+            time.sleep(pause)
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                signal.raise_signal(signal.SIGINT)  # at once: changes nothing
+                caught.append(pause)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib.import_module("softhot.studies.status"), "status", deaf)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background: ignored
+        code, _, err = run(capsys, "status", "here")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, caught, err.count("\n")) == (130, [0, 0.1], 1)
+
+
 def test_help_shows_an_example_of_every_command(capsys):
     for command in ("study", "report", "status", "judge", "explain", "datasets"):
         code, out, _ = run(capsys, command, "--help")

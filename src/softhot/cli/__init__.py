@@ -21,7 +21,7 @@ BAD_INPUT = 2  # something given cannot be used,
 INTERRUPTED = 130  # Ctrl-C,
 BROKEN_PIPE = 141  # nobody reads the output any more
 
-PATIENCE = 10  # seconds that an interrupted command may take to end in order
+PATIENCE = 3  # seconds after an interrupt in which another one does nothing
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,32 +60,28 @@ def say(line: str) -> None:
 
 @contextlib.contextmanager
 def _interrupted_once() -> Iterator[None]:
-    """The first Ctrl-C raises KeyboardInterrupt; more of them do not cut off what then ends.
+    """Ctrl-C raises KeyboardInterrupt; pressed twice it does not cut off what then ends in order.
 
     Processes and clusters that were started here would be left behind. After ``PATIENCE`` seconds
-    another one ends this process at once.
+    another one counts again: somebody may have swallowed the first.
     """
     main = threading.current_thread() is threading.main_thread()
     if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         yield
         return
-    first = math.inf
+    last = -math.inf
 
     def handle(*_: object) -> None:
-        nonlocal first
-        now = time.monotonic()
-        if now < first:
-            first = now
+        nonlocal last
+        if (now := time.monotonic()) > last + PATIENCE:
+            last = now
             raise KeyboardInterrupt
-        if now > first + PATIENCE:
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
-            signal.raise_signal(signal.SIGINT)
 
     signal.signal(signal.SIGINT, handle)
     try:
         yield
     finally:
-        ended = signal.default_int_handler if first == math.inf else signal.SIG_IGN
+        ended = signal.default_int_handler if last == -math.inf else signal.SIG_IGN
         signal.signal(signal.SIGINT, ended)
 
 
