@@ -76,6 +76,18 @@ def test_ray_loses_only_the_attempt_of_a_killed_worker(serial, tmp_path):
     check(store, killed, serial)
 
 
+def test_ray_that_does_not_start_is_one_line(monkeypatch, tmp_path):
+    import ray
+
+    def slow(**_):
+        raise Exception("The current node timed out during startup.")  # as Ray raises it
+
+    monkeypatch.setattr(ray, "init", slow)
+    with pytest.raises(InputError, match=r"ray://local.*timed out during startup\. Start Ray"):
+        run(TINY, tmp_path / "run", executor="ray://local")
+    assert not (tmp_path / "run").exists()
+
+
 def test_slurm_s_jobs_as_processes_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     one = run(TINY, tmp_path / "one", jobs=1)
