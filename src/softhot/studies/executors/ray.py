@@ -15,7 +15,13 @@ import ray
 from ray.exceptions import RayError, RayTaskError
 
 from softhot.core.check import InputError
-from softhot.studies.executors import Map, Results, answered, processors
+from softhot.studies.executors import (
+    Map,
+    Results,
+    answered,
+    children_deaf_to_interrupts,
+    processors,
+)
 
 
 @contextlib.contextmanager
@@ -33,7 +39,8 @@ def start(place: str, jobs: int | None, **options: Any) -> Iterator[Map]:
     main = threading.current_thread() is threading.main_thread()
     terminate = signal.getsignal(signal.SIGTERM)
     try:
-        with warnings.catch_warnings():
+        # Where Ray's own processes end by Ctrl-C, it aborts this one.
+        with children_deaf_to_interrupts(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of settings that will change in some next version
             ray.init(ignore_reinit_error=True, **options)
     except Exception as error:  # Ray raises a plain one where a node is too slow to start
