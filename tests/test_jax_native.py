@@ -137,7 +137,7 @@ def factors(monkeypatch, function, *arguments):
     return seen
 
 
-@pytest.mark.parametrize("n", [1, 3, 7, 40, 65_537])
+@pytest.mark.parametrize("n", [1, 40, 65_537])
 def test_the_gradient_that_is_expected_is_that_of_a_mean(n, monkeypatch):
     logits, labels = batch(n=n, k=3)
     rows = (jnp.arange(n) % 5 < 3) | (n < 3)

@@ -23,7 +23,7 @@ NOISY = {"label_noise": 0.4, "seeds": 1, "budget": 2}
     ids=["targets", "penalties", "dropout", "mixup", "warm-up"],
 )
 def test_in_float64_whole_trainings_agree(methods, stopping):
-    spec = StudySpec("digits", methods=methods, epochs=8, early_stopping=stopping, **NOISY)
+    spec = StudySpec("digits", methods=methods, epochs=5, early_stopping=stopping, **NOISY)
     found = list(differences(spec, torch.float64))
     assert len(found) > len(methods)
     for one in found:
@@ -32,7 +32,7 @@ def test_in_float64_whole_trainings_agree(methods, stopping):
 
 def test_in_float32_they_differ_as_by_a_unit_in_the_last_place_of_the_weights():
     settings = {"similarity": ((0.02,), (0.1,), (0.4,)), "uniform": ((0.05,), (0.2,))}
-    spec = StudySpec("digits", methods=tuple(settings), settings=settings, epochs=60, **NOISY)
+    spec = StudySpec("digits", methods=tuple(settings), settings=settings, epochs=40, **NOISY)
     found = list(differences(spec, torch.float32, nudges=1))
     assert len(found) == 6
     together, nudged = (np.log([one.logit for one in found]), np.log([one.nudged for one in found]))
