@@ -62,3 +62,15 @@ def hostile_methods():
     from report_pages import hostile_study
 
     return hostile_study()
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A run with one finished trial."""
+    from softhot.studies import Store
+    from studies_cases import TINY, fabricate
+
+    first = TINY.trials()[0]
+    made = Store.create(tmp_path / "run", TINY)
+    made.save(first, fabricate(first))
+    return made
