@@ -118,6 +118,7 @@ def test_a_scheduler_elsewhere_is_used_and_left_running(tmp_path):
         ("ray://127.0.0.1:{port}", "Connection refused"),
         ("ray://auto", "Could not find any running Ray"),
         ("slurm://gpu", "srun"),
+        ("slurm://local?no=1", "no"),
         ("dask://nowhere", "host:port"),
         ("ray://127.0.0.1:99999", "host:port"),
         ("dask://", "with ://"),
@@ -138,6 +139,7 @@ def test_unreachable_clusters_are_named_in_one_line(tmp_path, monkeypatch, addre
     assert error.value.argument == "executor"
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+    assert not any(tmp_path.iterdir())
 
 
 def test_what_answers_must_be_a_scheduler(tmp_path, monkeypatch):

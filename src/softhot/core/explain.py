@@ -95,8 +95,10 @@ def explain(rule: Rule | float, num_classes: int, *, prior: Any = None) -> Expla
     k = CLASSES.check("num_classes", num_classes)
     base = rule.base
     if base.PRIOR == "uniform" and isinstance(base.alpha, float):
-        target = make_target(np, np.zeros(1, int), base, k).dense()[0]
-        on, off = target[:1], target[1:2]
+        # Two numbers say it all: no row of K is made, K may be any number.
+        weight = make_target(np, np.zeros(1, int), base, k).alpha
+        off = np.array([weight * (1 / k)])
+        on = (1 - weight) + off
         entropy = _entropy(on) + (k - 1) * _entropy(off)
     else:
         matrix = target_matrix(base, k, prior)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shutil
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ def start(place: str, jobs: int | None) -> Iterator[Map]:
     """An array of ``jobs`` jobs that share the items; None is a job for each item."""
     partition, _, query = place.partition("?")
     given = dict(urllib.parse.parse_qsl(query))
+    new = not Path(FOLDER).exists()
     try:
         minutes = int(given.pop("time", MINUTES))
         local = partition in ("local", "debug")
@@ -43,6 +45,8 @@ def start(place: str, jobs: int | None) -> Iterator[Map]:
             **{f"slurm_{name}": value for name, value in given.items()},
         )
     except (RuntimeError, ValueError, NameError, TypeError) as error:
+        if new:
+            shutil.rmtree(FOLDER, ignore_errors=True)  # submitit makes it before it looks
         hint = f"{' '.join(str(error).split())[:300].rstrip('.?')}."  # it lists all options
         raise InputError("executor", "a SLURM that is here", f"slurm://{place}", hint) from None
     yield lambda function, items: _mapped(executor, function, items, jobs or len(items))
