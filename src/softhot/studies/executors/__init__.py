@@ -61,34 +61,49 @@ def start(address: str | None, jobs: int | None) -> AbstractContextManager[Map]:
 
 
 @contextlib.contextmanager
+def interrupts_noted() -> Iterator[Callable[[], None]]:
+    """Ctrl-C inside is noted. The function that is given raises it when called, as does the end.
+
+    Python raises KeyboardInterrupt wherever its main thread happens to be: in the middle of
+    somebody's start-up, or in a callback of the garbage collector, where it is lost.
+    """
+    handler, noted = signal.getsignal(signal.SIGINT), []
+
+    def raise_noted() -> None:
+        if noted:
+            noted.clear()
+            raise KeyboardInterrupt
+
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield raise_noted
+        return
+    signal.signal(signal.SIGINT, lambda *_: noted.append(True))
+    try:
+        yield raise_noted
+    finally:
+        signal.signal(signal.SIGINT, handler)
+        if noted:
+            signal.raise_signal(signal.SIGINT)
+
+
+@contextlib.contextmanager
 def children_deaf_to_interrupts() -> Iterator[None]:
     """Processes started inside, or by threads that are, never see Ctrl-C; this one at the end.
 
     A terminal sends Ctrl-C to all of them. This process ends the others, but each would first
-    print where it was.
-
-    The block holds for this thread alone: another one, of a library or of the progress bar, may
-    take the signal, and Python then raises KeyboardInterrupt here all the same, in the middle of
-    somebody's start-up. Raised in a callback of the garbage collector, say, it would be lost. So
-    it is noted, and handled when everything is up.
+    print where it was. The block holds for this thread alone: another one, of a library or of the
+    progress bar, may take the signal, and Python then handles it here all the same.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     resource_tracker.ensure_running()  # started inside, it would lift the block
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    handler, noted = signal.getsignal(signal.SIGINT), []
-    mine = callable(handler) and threading.current_thread() is threading.main_thread()
-    if mine:
-        signal.signal(signal.SIGINT, lambda *_: noted.append(True))
-    try:
-        yield
-    finally:
-        if mine:
-            signal.signal(signal.SIGINT, handler)
-        if noted:
-            signal.raise_signal(signal.SIGINT)  # waits for the block, too
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    with interrupts_noted():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def processors() -> int:

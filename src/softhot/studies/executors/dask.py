@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -21,8 +22,11 @@ from softhot.studies.executors import (
     Results,
     answered,
     children_deaf_to_interrupts,
+    interrupts_noted,
     processors,
 )
+
+POLL = 0.1  # seconds between two looks at what is finished
 
 
 @contextlib.contextmanager
@@ -66,12 +70,19 @@ async def _greet(address: str) -> None:
 
 
 def _mapped(client: Client, function: Callable[[Any], Any], items: Sequence[Any]) -> Results:
-    futures = client.map(function, items, pure=False)
-    try:
-        for future in as_completed(futures, loop=client.loop):
-            try:
-                yield future.result()
-            except (KilledWorker, FutureCancelledError):
-                continue  # its workers died, again and again
-    finally:
-        client.cancel(futures, force=True)
+    with interrupts_noted() as raise_noted:  # Dask has callbacks that would lose them
+        futures = client.map(function, items, pure=False)
+        try:
+            finished = as_completed(futures, loop=client.loop)
+            while not finished.is_empty():
+                raise_noted()
+                done = finished.next_batch(block=False)
+                for future in done:
+                    try:
+                        yield future.result()
+                    except (KilledWorker, FutureCancelledError):
+                        continue  # its workers died, again and again
+                if not done:
+                    time.sleep(POLL)
+        finally:
+            client.cancel(futures, force=True)
