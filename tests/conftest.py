@@ -9,6 +9,8 @@ from backends import BACKENDS, DOUBLE
 
 # What a crash loses is counted in trials: they train one by one unless a test says otherwise.
 os.environ.setdefault("SOFTHOT_REPLICAS", "1")
+# Ray's processes would give way to every other one: beside another test, minutes for seconds.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Not to be imported in search of doctests: the first two choose Triton's interpreter, for a process
 # of their own; the third needs mutmut, which `make mutation` installs.

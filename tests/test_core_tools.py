@@ -54,7 +54,7 @@ def test_explain_by_hand():
     assert explain(Others(0.09), 10).on == pytest.approx(0.91)
     two = explain(Uniform(0.1), 2)
     assert (two.on, two.off, two.flip_ratio) == tuple(map(pytest.approx, (0.95, 0.05, 19)))
-    assert explain(0.1, 10**15).logit_gap == pytest.approx(math.log(9e15 + 1))  # no such row is made
+    assert explain(0.1, 10**15).logit_gap == pytest.approx(math.log(9e15 + 1))  # without a row
 
 
 def test_explain_hard_labels_have_no_optimum():
