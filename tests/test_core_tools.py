@@ -108,6 +108,7 @@ def test_explain_negative_smoothing():
         Uniform(0.1) + ConfidencePenalty(0.2),
         Others(0.1) + MaxSup(0.2) + Margin(0.01, 1.0),
         Focal(2.0) + MaxSup(0.1),
+        Uniform(0.5) + ConfidencePenalty(1.5),
     ],
     ids=repr,
 )

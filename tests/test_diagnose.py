@@ -252,6 +252,7 @@ HOSTILE = {
     "targets of NaN": lambda y: np.full((len(y), 10), np.nan),
     "targets too short": lambda y: np.zeros((3, 10)),
     "targets of text": lambda y: "targets",
+    "targets of no label": lambda y, k: np.ones((len(y), k)),
     "array of NaN": np.array([[np.nan, 1.0]]),
     "array of text": np.array([["a", "b"]]),
     "empty array": np.zeros((0, 3)),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import softhot
-from foreign import targets_of, uniform
+from foreign import log_softmax, targets_of, uniform
 from softhot import InputError, diagnose
 from test_diagnose import HOSTILE
 from test_diagnose_mistakes import BY_MISTAKE, SNIPPETS
@@ -42,6 +42,10 @@ def smooth(rule, labels=IDS, **options):
 
 def loss(rule, **options):
     return lambda z, y: softhot.cross_entropy(z, y, rule, **options)
+
+
+def softmax(z):
+    return np.exp(log_softmax(z))
 
 
 PRIOR = softhot.Prior(0.1, (1, 2, 3, 4))
@@ -106,6 +110,37 @@ MORE = {
     "two classes": (loss(softhot.Uniform(0.1)), {"num_classes": 2}),
     "many classes": (loss(softhot.Uniform(0.1)), {"num_classes": 40}),
     "an id to ignore": (loss(softhot.Uniform(0.1), ignore_index=1), {"ignore_index": 1}),
+    "hard targets of integers": (np.eye(4, dtype=int)[IDS], {"labels": IDS}),
+    "targets of one label that differ": (
+        np.array([[0.9, 0.1, 0.0], [0.9, 0.4, 0.1]]),
+        {"labels": [0, 0]},
+    ),
+    "a function whose rows have a weight a class": (
+        lambda y: smooth(0.1, y) * np.array([0.5, 2.5, 1.0, 1.0])[y, None],
+        {"num_classes": 4},
+    ),
+    "a function of labels and K, the others": (lambda y, k: targets_of("others", 0.09, k, y), {}),
+    "a function that takes any label": (lambda y: 0.9 * np.eye(10)[y % 10] + 0.01, {}),
+    "a loss of log-probabilities and one-hot rows": (
+        lambda p, y: -((0.9 * y + 0.025) * p).sum(axis=1),
+        {"num_classes": 4, "takes": "one_hot"},
+    ),
+    "predictions smoothed by very little": (
+        lambda z, y: -np.log((0.999 * softmax(z) + 0.00025)[np.arange(len(y)), y]),
+        {"num_classes": 4},
+    ),
+    "a loss that refuses bad arguments": (
+        loss(softhot.Uniform(0.1)),
+        {"make": lambda e: loss(softhot.Uniform(e)), "argument": 0.1},
+    ),
+    "a loss that rounds soft labels": (
+        lambda z, y: loss(softhot.Uniform(0.1))(z, y if y.ndim == 1 else y.argmax(axis=1)),
+        {},
+    ),
+    "a loss of any other form, soft labels or not": (
+        lambda z, y: ((softmax(z) - (np.eye(10)[y] if y.ndim == 1 else y)) ** 2).sum(axis=1),
+        {},
+    ),
 }
 CALLS = {
     **{f"more: {n}": (lambda s=s: s, given) for n, (s, given) in MORE.items()},

@@ -48,7 +48,6 @@ class Target:
         alpha: weight of ``u``: a number or ``(...)``.
         prior: ``u``: ``(K,)`` or ``(..., K)``; None for uniform over the allowed classes.
         num_classes: K.
-        rule: the rule that made it.
         allowed: ``(..., K)`` booleans, the classes that may have mass; None for all.
     """
 
@@ -56,7 +55,6 @@ class Target:
     alpha: Any
     prior: Array | None
     num_classes: int
-    rule: Base
     allowed: Array | None = None
     xp: Any = None
 
@@ -238,7 +236,7 @@ def make_target(
             source = xp.reshape(source, (*labels.shape, num_classes))
     if source is not None and allowed is not None:
         source = _restrict(xp, source, allowed, weight, look)
-    return Target(labels, weight, source, num_classes, base, allowed, xp)
+    return Target(labels, weight, source, num_classes, allowed, xp)
 
 
 def target_matrix(base: Base, num_classes: int, prior: Any = None) -> np.ndarray | None:
@@ -494,4 +492,4 @@ def _mean_rows(xp: Any, weights: Array, rows: Array, allowed: Array | None) -> A
 
 
 def _column(xp: Any, rows: Any) -> Any:
-    return xp.expand_dims(rows, axis=-1) if getattr(rows, "ndim", 0) else rows
+    return xp.expand_dims(rows, axis=-1) if rows.ndim else rows

@@ -140,7 +140,7 @@ def _counted(z: Array, labels: Array) -> tuple[Array, Array, Array]:
 
 
 def _row(z: Array, labels: Array, alpha: Array, rule: Rule) -> Row:
-    return Row(z, Target(labels, alpha, None, z.shape[-1], rule.base, z > -jnp.inf, jnp), None)
+    return Row(z, Target(labels, alpha, None, z.shape[-1], z > -jnp.inf, jnp), None)
 
 
 def _terms(row: Row, rule: Rule) -> list:

@@ -28,7 +28,7 @@ from torch import Tensor
 from softhot.core.check import InputError, Interval
 from softhot.core.losses import REDUCTION
 from softhot.core.row import Row
-from softhot.core.rule import HARD, Rule
+from softhot.core.rule import Rule
 from softhot.core.targets import Target, _alpha, _prior, check_labels
 from softhot.kernels.chunked import may_hold_minus_inf
 from softhot.torch import gpu
@@ -369,7 +369,7 @@ class ShardedRow:
 
 def _small_row() -> Row:
     """Any row at all: on it a rule shows which statistics it asks for."""
-    target = Target(np.zeros(1, dtype=np.int64), 0.0, None, 2, HARD.base, None, np_compat)
+    target = Target(np.zeros(1, dtype=np.int64), 0.0, None, 2, None, np_compat)
     return Row(np.zeros((1, 2)), target, None)
 
 

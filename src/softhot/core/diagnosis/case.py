@@ -116,7 +116,7 @@ class Case:
 
     def same(self, a: Any, b: Any) -> bool:
         """Whether two results agree, to what the numbers are certain to."""
-        return bool(np.allclose(a, b, rtol=1e-5, atol=10 * self.tolerance))
+        return bool(np.allclose(a, b, atol=10 * self.tolerance))
 
     def refuse_unless(self, *takes: str) -> None:
         """End a check for functions that take other labels."""
