@@ -11,6 +11,11 @@ from backends import BACKENDS, DOUBLE
 os.environ.setdefault("SOFTHOT_REPLICAS", "1")
 # Ray's processes would give way to every other one: beside another test, minutes for seconds.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Half of what tests of JAX take is compiling, and most of that would make fast what runs once.
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+)
 
 # Not to be imported in search of doctests: the first two choose Triton's interpreter, for a process
 # of their own; the third needs mutmut, which `make mutation` installs.
