@@ -43,6 +43,7 @@ CONFIG: Spec = {
     "title": {"anchor": "start", "color": MUTED, "fontSize": 11, "fontWeight": "normal"},
 }
 SPACED = "replace(datum.label, '%', '\u202f%')"
+VALIDATED = False  # by Vega-Lite's schema: a third of a page's time, so tests alone do
 LABEL = 140  # pixels of the longest name at the end of a line
 ARM = "datum.number === arm"  # the arm that the reader follows, a number of the page's list
 # What a picture that is only looked at does not need: roles for readers, parts never painted.
@@ -416,7 +417,7 @@ def finish(chart: Any, **padding: int) -> Spec:
         spec = (
             chart.properties(padding=padding, autosize=alt.AutoSizeParams(type="none"))
             .configure(**CONFIG)
-            .to_dict()
+            .to_dict(validate=VALIDATED)
         )
     del spec["$schema"]  # an address, and nothing reads it: the page says that it is Vega-Lite
     return spec
