@@ -345,10 +345,11 @@ the loss by {later_plain}. Whether raw ECE would get better or worse was foretol
 
 {later}
 
-“On average” has the sign: below 0, the smoothed networks stayed surer than forecast. So it was on
-Fashion-MNIST, by six to nine points, and there the plain formula was nearer: where classes overlap,
-many rows are unsure without smoothing, and the forecast shrinks them as if they had been learned
-like the rest. Under label noise it is the plain formula that fails. The range that `softhot judge`
+“On average” has the sign: below 0, the smoothed networks stayed surer than forecast. So it was with
+perceptrons and the linear model on Fashion-MNIST, by six to eleven points, and there the plain
+formula was nearer: where classes overlap, many rows are unsure without smoothing, and the forecast
+shrinks them as if they had been learned like the rest. Under label noise, and for the head on film
+reviews, it is the plain formula that fails. The range that `softhot judge`
 prints around its alpha is as wide as this error. Those that name their model are the runs of
 {{doc}}`what real studies found <results>`, given to `python -m docs.forecast RUN ...`.
 
