@@ -198,6 +198,16 @@ def test_what_is_no_array_of_numbers_names_the_argument(function, right, names):
             assert shown(bad) in str(caught.value)
 
 
+def test_mass_on_a_class_that_is_not_allowed_is_told_at_its_place_in_a_grid():
+    labels, allowed = np.tile([0.5, 0.5, 0.0, 0.0], (2, 3, 1)), np.ones((2, 3, 4), bool)
+    allowed[1, 2, 1] = False
+    refuses(
+        lambda: smooth_labels(labels, 0.1, num_classes=4, allowed=allowed),
+        "labels[1, 2]",
+        "mass on another class",
+    )
+
+
 def test_there_are_many():
     ranges = sum(len(rule.RANGES[name].bad_values()) for rule, name in RANGED)
     assert len(LOSS) + len(TARGETS) + len(BINARY_LOSS) + len(ELSE) >= 250

@@ -279,6 +279,7 @@ def test_what_cannot_be_diagnosed_is_an_input_error(name):
         lambda z, y: 1.0,
         lambda z, y: (z**2).sum(axis=1),
         lambda z, y: 1e300 * np.abs(z).sum(axis=1),
+        lambda z, y: -1e4 * np.abs(z).sum(axis=1),
         lambda z, y: np.abs(z[np.arange(len(z)), y % 10]),
         lambda z, y: np.exp(100 * z).sum(axis=1),
         lambda z, y: y.astype(float),
@@ -341,6 +342,8 @@ def test_labels_of_an_array_must_fit():
         diagnose(rows, labels=[0, 1])
     with pytest.raises(InputError, match="labels must be an integer"):
         diagnose(rows, labels=[0, 1, 3])
+    with pytest.raises(InputError, match=r"labels must be real numbers; got \[1j, 0, 0\]"):
+        diagnose(rows, labels=[1j, 0, 0])
 
 
 def test_a_framework_that_is_not_loaded_is_not_imported(monkeypatch):
