@@ -57,7 +57,7 @@ clean:
 
 .venv/test: .venv/study
 	@echo "Installing what the tests need into .venv ..."
-	$(PIP) --no-compile --editable '.[study]' --group test --group docs --group lint
+	$(PIP) --no-compile --group test --group docs --group lint
 	touch $@
 
 # Real data for the tests: of a Debian package, and of a source package, its checksum verified.

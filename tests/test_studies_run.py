@@ -113,7 +113,7 @@ def wait_for(child, trials):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_killed_and_continued_is_as_if_never_killed(undisturbed, start, tmp_path, jobs):
     folder, before, children = tmp_path / "run", {}, []
-    for trials in (1, 4):
+    for trials in (4,) if jobs == 1 else (1, 4):
         children.append(child := start(jobs))
         wait_for(child, trials)
         child.kill()
