@@ -349,8 +349,8 @@ the loss by {later_plain}. Whether raw ECE would get better or worse was foretol
 perceptrons and the linear model on Fashion-MNIST, by six to eleven points, and there the plain
 formula was nearer: where classes overlap, many rows are unsure without smoothing, and the forecast
 shrinks them as if they had been learned like the rest. Under label noise, and for the head on film
-reviews, it is the plain formula that fails. The range that `softhot judge`
-prints around its alpha is as wide as this error. Those that name their model are the uniform arms of the runs of
+reviews, it is the plain formula that fails. The range that `softhot judge` prints around its alpha
+is as wide as this error. Those that name their model are the uniform arms of the runs of
 {{doc}}`what real studies found <results>`, given to `python -m docs.forecast RUN ...`.
 
 ## What the remedies do on the same studies

@@ -137,6 +137,10 @@ MORE = {
         lambda z, y: loss(softhot.Uniform(0.1))(z, y if y.ndim == 1 else y.argmax(axis=1)),
         {},
     ),
+    "sigmoids of 0/1 rows": (
+        lambda z, y: softhot.binary_cross_entropy(z, y, softhot.Bernoulli(0.1)),
+        {"num_classes": 3, "takes": "multi_hot"},
+    ),
     "a loss of logits alone": (lambda z, y: (z**2).sum(axis=1), {}),
     "a loss of any other form, soft labels or not": (
         lambda z, y: ((softmax(z) - (np.eye(10)[y] if y.ndim == 1 else y)) ** 2).sum(axis=1),
