@@ -86,6 +86,12 @@ people a sentence (`human`) is more accurate than plain training with the LSTM, 
 as strong as validation chose; with the perceptron on MiniLM both lose, and weight decay and dropout
 do best. `negative` is told no noise rate here, and shows what that costs. The convolutions saw
 1,000 rows and the perceptron 5,000: their commands say so.
+
+Of all seven, plain training and uniform smoothing (40 trials each) were trained again four days
+later, with later code and on another kind of processor. The means over seeds that stand below were
+met to 0.16 points of accuracy, 0.003 nats of NLL and 0.3 points of ECE, raw and scaled; those of
+the convolutions and the LSTM to four digits. The rest is rounding, which
+[training amplifies](together.md).
 """
 
 
