@@ -67,7 +67,8 @@ def interrupts_noted() -> Iterator[Callable[[], None]]:
     Python raises KeyboardInterrupt wherever its main thread happens to be: in the middle of
     somebody's start-up, or in a callback of the garbage collector, where it is lost.
     """
-    handler, noted = signal.getsignal(signal.SIGINT), []
+    handler = signal.getsignal(signal.SIGINT)
+    noted: list[bool] = []
 
     def raise_noted() -> None:
         if noted:
