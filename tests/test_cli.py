@@ -421,11 +421,12 @@ def test_help_shows_an_example_of_every_command(capsys):
         assert f"Example: softhot {command}" in " ".join(out.split())
 
 
-def test_interrupted_twice_it_says_so_and_the_same_command_continues(capsys):
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_interrupted_twice_it_says_so_and_the_same_command_continues(capsys, jobs):
     Path("slow.toml").write_text(TINY.replace("epochs = 3", "epochs = 60"))
     command = [sys.executable, "-m", "softhot.cli", "study", "slow.toml", "--out", "here"]
     options = {"stderr": subprocess.PIPE, "text": True, "start_new_session": True}
-    with subprocess.Popen([*command, "--jobs", "2"], **options) as process:
+    with subprocess.Popen([*command, "--jobs", jobs], **options) as process:
         deadline = time.monotonic() + 120
         while not list(Path("here/trials").glob("*.json")) and process.poll() is None:
             assert time.monotonic() < deadline

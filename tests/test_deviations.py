@@ -29,6 +29,6 @@ sys.stdout.write(d.page())
 
 
 def test_elsewhere_the_libraries_agree():
-    done = run("-m", "tests.differential", "--cases", "320")
+    done = run("-m", "tests.differential", "--cases", "640")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "320 random cases, 0 of them" in done.stdout
+    assert "640 random cases, 0 of them" in done.stdout

@@ -63,10 +63,10 @@ def turns():
     for i, c in enumerate(CASES):
         # Rounded to bfloat16, the rows of a prior no longer sum to 1.
         half = "float32" if "prior" in (c.batch or {}) else "bfloat16"
-        dtype = (half, "float64")[i % 2]
-        names = SINGLES[i % len(SINGLES)]
-        names = names if can_combine(c, names) else []
-        yield pytest.param(c, names, dtype, id=f"{c.name}-{'-'.join(names)}-{dtype}")
+        for j, dtype in enumerate((half, "float64")):
+            names = SINGLES[(i + 4 * j) % len(SINGLES)]
+            names = names if can_combine(c, names) else []
+            yield pytest.param(c, names, dtype, id=f"{c.name}-{'-'.join(names)}-{dtype}")
 
 
 @pytest.mark.parametrize(("case", "names", "dtype"), list(turns()))

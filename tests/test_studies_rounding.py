@@ -10,28 +10,19 @@ from softhot.studies import StudySpec
 NOISY = {"label_noise": 0.4, "seeds": 1, "budget": 2}
 
 
-GROUPS = {
-    "targets": ("uniform", "similarity", "prior", "others", "l2"),
-    "penalties": ("maxsup", "margin", "focal", "confidence_penalty"),
-    "dropout": ("dropout", "uniform+dropout"),
-    "mixup": ("mixup", "mixup+l2+maxsup"),
-    "warm-up": ("negative",),
-}
-
-
+@pytest.mark.parametrize("stopping", [0, 3], ids=["to the end", "early stopping"])
 @pytest.mark.parametrize(
-    ("group", "stopping"),
+    "methods",
     [
-        ("targets", 0),
-        ("targets", 3),
-        ("penalties", 3),
-        ("dropout", 0),
-        ("mixup", 3),
-        ("warm-up", 0),
+        ("uniform", "similarity", "prior", "others", "l2"),
+        ("maxsup", "margin", "focal", "confidence_penalty"),
+        ("dropout", "uniform+dropout"),
+        ("mixup", "mixup+l2+maxsup"),
+        ("negative",),
     ],
+    ids=["targets", "penalties", "dropout", "mixup", "warm-up"],
 )
-def test_in_float64_whole_trainings_agree(group, stopping):
-    methods = GROUPS[group]
+def test_in_float64_whole_trainings_agree(methods, stopping):
     spec = StudySpec("digits", methods=methods, epochs=5, early_stopping=stopping, **NOISY)
     found = list(differences(spec, torch.float64))
     assert len(found) > len(methods)
